@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+# The functions every folder's CMakeLists.txt uses. A library links only what its line names, so
+# an arrow drawn the wrong way (docs/architecture.md) fails to link or to find its header.
+
+find_package(Threads REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(absl REQUIRED)
+
+# What all of our own code is compiled with. Generated code links hearth_generated instead.
+add_library(hearth_options INTERFACE)
+target_compile_options(hearth_options INTERFACE -Wall -Wextra -Werror -fno-strict-aliasing)
+target_include_directories(hearth_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(hearth_options SYSTEM INTERFACE ${PROJECT_BINARY_DIR}/proto)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(hearth_options INTERFACE -Wthread-safety)
+endif()
+if(HEARTH_SANITIZE)
+  add_compile_options(-fsanitize=${HEARTH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${HEARTH_SANITIZE})
+endif()
+if(HEARTH_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+# hearth_library(NAME SRCS a.cc ... DEPS target ...)
+function(hearth_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(ARG_SRCS)
+    add_library(${name} STATIC ${ARG_SRCS})
+    target_link_libraries(${name} PUBLIC hearth_options ${ARG_DEPS})
+  else()
+    add_library(${name} INTERFACE)
+    target_link_libraries(${name} INTERFACE hearth_options ${ARG_DEPS})
+  endif()
+endfunction()
+
+# hearth_static_binary(NAME SRCS ... DEPS ...): one file that runs anywhere, for guests and jails.
+function(hearth_static_binary name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  set_target_properties(${name} PROPERTIES HEARTH_LITE ON)
+  target_link_libraries(${name} PRIVATE hearth_options ${ARG_DEPS})
+  if(NOT HEARTH_SANITIZE AND NOT HEARTH_FUZZ)
+    target_compile_options(${name} PRIVATE -ffunction-sections -fdata-sections)
+    target_link_options(${name} PRIVATE -static -Wl,--gc-sections)
+  endif()
+endfunction()
+
+# Catch2's main, compiled once: it takes longer than most of our tests.
+add_library(hearth_test_main STATIC ${PROJECT_SOURCE_DIR}/cmake/catch_main.cc)
+
+# hearth_test(NAME SRCS a_test.cc ... DEPS target ... [LABELS unit]): a Catch2 program; ctest sees
+# one test per program and the program's own summary names what was skipped.
+function(hearth_test name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE hearth_options hearth_test_main ${ARG_DEPS})
+  add_test(NAME ${name} COMMAND ${name})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
+endfunction()
+
+# hearth_fuzzer(NAME SRCS ... DEPS ...): a libFuzzer program, built only by the fuzz preset.
+function(hearth_fuzzer name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(HEARTH_FUZZ)
+    add_executable(${name} ${ARG_SRCS})
+    target_link_libraries(${name} PRIVATE hearth_options ${ARG_DEPS})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer,address,undefined)
+    set_property(GLOBAL APPEND PROPERTY HEARTH_FUZZERS ${name})
+  endif()
+endfunction()
