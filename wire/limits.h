@@ -25,6 +25,7 @@ inline constexpr uint32_t kMaxStreamCreditBytes = 4 * 1024 * 1024;
 inline constexpr size_t kMaxStreams = 64;
 inline constexpr size_t kMaxCallsInFlight = 64;
 inline constexpr size_t kMaxLogLineBytes = 16 * 1024;
+inline constexpr size_t kMaxHelloStringBytes = 256;
 inline constexpr uint32_t kAgentMinVersion = 1;
 inline constexpr uint32_t kAgentMaxVersion = 1;
 
