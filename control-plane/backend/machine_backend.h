@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the control plane knows of machines. backend/kvm drives hearth-vmm; other backends may
+// follow.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "vmm/base/unique_fd.h"
+
+namespace hearth::control {
+
+struct MachineDisk {
+  std::string path;
+  bool read_only = true;
+  std::string serial;  // At most 20 bytes; how the guest finds it.
+};
+
+struct MachineSpec {
+  std::string id;  // The instance's UUIDv7.
+  uint32_t memory_mib = 0;
+  std::string kernel_path;
+  std::string command_line;
+  std::vector<MachineDisk> disks;
+  UniqueFd console;  // Where the guest's serial console is written; may be empty.
+};
+
+struct MachineExit {
+  enum class Reason { kGuestReset, kStopped, kGuestFault, kHostError, kLost };
+  Reason reason = Reason::kLost;
+  std::string detail;
+};
+
+struct MachineStatistics {
+  absl::Duration cpu;  // CPU time of the whole VMM process, from the kernel, not from the VMM.
+  uint64_t resident_bytes = 0;  // Of the process.
+  uint64_t block_read_bytes = 0;
+  uint64_t block_write_bytes = 0;
+};
+
+// One virtual machine. Thread-safe. Destroyed, it is ended by force; its process is reaped and its
+// host resources freed by then.
+class Machine {
+ public:
+  virtual ~Machine() = default;
+  virtual absl::Status Start() = 0;
+  // Waits for the agent's stream: connected, non-blocking; the first call after a start.
+  virtual absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) = 0;
+  virtual absl::Status Pause() = 0;
+  virtual absl::Status Resume() = 0;
+  virtual absl::StatusOr<MachineStatistics> Statistics() = 0;
+  // Waits for the guest to reset until the deadline, then ends it by force.
+  virtual absl::Status Stop(absl::Time deadline) = 0;
+  // Called once when the machine has ended, from the backend's thread, never with its locks held;
+  // at once when it already has. Must not block, nor destroy the machine.
+  virtual void OnExit(std::function<void(const MachineExit&)> callback) = 0;
+};
+
+struct BackendCapabilities {
+  std::string name;  // "kvm"
+  bool clones = false;
+  bool hot_restore = false;
+  bool memory_sharing = false;
+  bool vsock = true;
+};
+
+class MachineBackend {
+ public:
+  virtual ~MachineBackend() = default;
+  // A machine with its kernel loaded, not running yet.
+  virtual absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) = 0;
+  virtual BackendCapabilities capabilities() const = 0;
+};
+
+}  // namespace hearth::control
