@@ -72,8 +72,8 @@ class MuxDelegate {
 struct MuxOptions {
   MuxSide side = MuxSide::kHost;
   VersionRange versions = {kAgentMinVersion, kAgentMaxVersion};
-  std::string build;    // Sent in Hello, cut at kMaxHelloStringBytes.
-  std::string boot_id;  // The agent's side only.
+  std::string build = {};    // Sent in Hello, cut at kMaxHelloStringBytes.
+  std::string boot_id = {};  // The agent's side only.
   // Granted on each new stream, 1 to kMaxStreamCreditBytes.
   uint32_t initial_credit_bytes = kInitialStreamCreditBytes;
 };
