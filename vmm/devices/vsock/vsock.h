@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// virtio-vsock (VIRTIO 1.2, 5.10), stream sockets only, in user space.
+//
+// The host's end of a connection is one end of a SOCK_STREAM socket pair. Data from the guest goes
+// straight from its memory to the socket; what the socket does not take waits in the connection's
+// buffer, whose size is the credit that the guest was given. Data to the guest goes straight from
+// the socket into the guest's receive buffers, as far as the guest's credit goes. The sockets are
+// watched edge-triggered, so an end that cannot move costs nothing until it can.
+//
+// Threads: under the machine's device lock. Create, ConnectVsock, ProcessQueue and destruction on
+// the loop's thread; the device takes the lock itself in the loop's callbacks.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/base/status.h"
+#include "vmm/base/token_bucket.h"
+#include "vmm/base/unique_fd.h"
+#include "vmm/devices/vsock/connection.h"
+#include "vmm/devices/vsock/limits.h"
+#include "vmm/devices/vsock/packet.h"
+#include "vmm/virtio/virtio_device.h"
+
+namespace hearth::vmm {
+
+struct VsockCounters {
+  uint64_t rx_bytes = 0;  // From the guest.
+  uint64_t tx_bytes = 0;  // To the guest.
+  uint64_t connections_refused = 0;
+};
+
+class Vsock : public VirtioDevice {
+ public:
+  // The guest connected to a declared host port: `socket` is the host's end. Called on the loop's
+  // thread with the device lock held; must not call back into the device. An error refuses the
+  // connection.
+  using AcceptCallback =
+      std::function<absl::Status(uint32_t host_port, uint32_t guest_port, UniqueFd socket)>;
+  struct Options {
+    uint32_t guest_cid = 0;            // 3 or more.
+    std::vector<uint32_t> host_ports;  // Those the guest may connect to, at most kVsockMaxPorts.
+    AcceptCallback accept;
+    EventLoop* loop = nullptr;  // Both outlive the device.
+    absl::Mutex* device_lock = nullptr;
+  };
+  static absl::StatusOr<std::unique_ptr<Vsock>> Create(Options options);
+  ~Vsock() override;
+
+  // Opens a stream to the guest's `port`; `socket` is one end of a SOCK_STREAM pair. It is closed
+  // when the guest refuses or does not answer in time. Before the guest's driver is ready the
+  // request waits for it. ResourceExhausted at the connection limit. Device lock held.
+  absl::Status ConnectVsock(uint32_t port, UniqueFd socket);
+
+  std::string_view name() const override { return "vsock"; }
+  uint32_t device_id() const override { return 19; }
+  uint64_t features() const override;
+  std::span<const uint16_t> queue_max_sizes() const override;
+  void ReadConfig(uint64_t offset, std::span<uint8_t> data) const override;
+  void Activate(VirtioContext* context) override;
+  void Reset() override;
+  void ProcessQueue(uint16_t index) override;
+
+  const VsockCounters& counters() const { return counters_; }
+  size_t connection_count() const { return connections_.size(); }
+
+ private:
+  explicit Vsock(Options options);
+};
+
+}  // namespace hearth::vmm
