@@ -55,6 +55,10 @@ class Machine {
   virtual absl::Status Pause() = 0;
   virtual absl::Status Resume() = 0;
   virtual absl::StatusOr<MachineStatistics> Statistics() = 0;
+  // MachineStatistics::cpu alone: cheap, asks the VMM nothing.
+  virtual absl::StatusOr<absl::Duration> CpuTime() = 0;
+  // Ends it by force without waiting; OnExit follows. Any thread, any number of times.
+  virtual void Kill() = 0;
   // Waits for the guest to reset until the deadline, then ends it by force.
   virtual absl::Status Stop(absl::Time deadline) = 0;
   // Called once when the machine has ended, from the backend's thread, never with its locks held;

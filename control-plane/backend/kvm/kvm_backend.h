@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Machines of hearth-vmm, spawned by hearth-launcher and driven over hearth.vmm.v1.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "control-plane/backend/machine_backend.h"
+
+namespace hearth::control {
+
+struct KvmBackendConfig {
+  std::string launcher_socket;  // hearth-launcher's Unix socket.
+  std::string build;            // Told to launcher and VMMs, for their logs.
+  // For each answer of the launcher and of a VMM.
+  absl::Duration answer_timeout = absl::Seconds(10);
+};
+
+// Thread-safe. The launcher is connected to when the first machine is made, and again after it was
+// lost. Outlives its machines.
+class KvmBackend final : public MachineBackend {
+ public:
+  static absl::StatusOr<std::unique_ptr<KvmBackend>> Create(KvmBackendConfig config);
+  ~KvmBackend() override;
+
+  // UNAVAILABLE: no launcher answers. FAILED_PRECONDITION: the host lacks something (says what).
+  absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
+  BackendCapabilities capabilities() const override;
+
+ private:
+  class Impl;
+  explicit KvmBackend(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace hearth::control
