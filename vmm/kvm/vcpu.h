@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "vmm/base/status.h"
+#include "vmm/base/unique_fd.h"
+#include "vmm/kvm/kvm_headers.h"
+
+namespace hearth::vmm {
+
+// One vCPU and its kvm_run area. Set up by one thread, then entered by its own thread only; just
+// SetImmediateExit may be called from another thread.
+class Vcpu {
+ public:
+  Vcpu(Vcpu&& other) noexcept;
+  Vcpu& operator=(Vcpu&&) = delete;
+  ~Vcpu();
+
+  // Refused by KVM once the vCPU has run.
+  absl::Status SetCpuid(const std::vector<kvm_cpuid_entry2>& entries);
+  absl::Status SetRegs(const kvm_regs& regs);
+  absl::StatusOr<kvm_regs> GetRegs() const;
+  absl::Status SetSregs(const kvm_sregs& sregs);
+  absl::StatusOr<kvm_sregs> GetSregs() const;
+  absl::Status SetMsr(uint32_t index, uint64_t value);
+
+  enum class RunResult {
+    kExit,         // run().exit_reason says why.
+    kInterrupted,  // By a signal or immediate_exit. A port or MMIO access before is committed.
+  };
+  // Enters the guest. An error is a failure of KVM itself.
+  absl::StatusOr<RunResult> Run();
+
+  // With true the next Run() returns kInterrupted at once, after it has committed the port or MMIO
+  // access of the exit before (KVM requires that re-entry before registers are read).
+  void SetImmediateExit(bool value) {
+    __atomic_store_n(&run_->immediate_exit, value ? 1 : 0, __ATOMIC_SEQ_CST);
+  }
+
+  // Shared with the kernel; stable while the vCPU is outside Run().
+  kvm_run& run() { return *run_; }
+  // The whole shared area: data of a port access lies at run().io.data_offset in it.
+  std::span<uint8_t> run_area() { return {reinterpret_cast<uint8_t*>(run_), run_bytes_}; }
+
+ private:
+  friend class Vm;
+  Vcpu(UniqueFd fd, kvm_run* run, size_t run_bytes)
+      : fd_(std::move(fd)), run_(run), run_bytes_(run_bytes) {}
+
+  UniqueFd fd_;
+  kvm_run* run_;
+  size_t run_bytes_;
+};
+
+}  // namespace hearth::vmm

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/kvm/vm.h"
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace hearth::vmm {
+
+absl::Status Vm::SetTssAddress(uint32_t address) {
+  if (ioctl(fd_.get(), KVM_SET_TSS_ADDR, static_cast<unsigned long>(address)) != 0) {
+    return ErrnoStatus("KVM_SET_TSS_ADDR");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Vm::SetMemoryRegion(uint32_t slot, uint64_t guest_address, void* host,
+                                 uint64_t size_bytes) {
+  kvm_userspace_memory_region region{};
+  region.slot = slot;
+  region.guest_phys_addr = guest_address;
+  region.memory_size = size_bytes;
+  region.userspace_addr = reinterpret_cast<uint64_t>(host);
+  if (ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+    return ErrnoStatus(absl::StrCat("KVM_SET_USER_MEMORY_REGION slot ", slot, " of ", size_bytes,
+                                    " bytes at guest address ", guest_address));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Vm::CreateInterruptController() {
+  if (ioctl(fd_.get(), KVM_CREATE_IRQCHIP, 0) != 0) return ErrnoStatus("KVM_CREATE_IRQCHIP");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Vcpu> Vm::CreateVcpu(uint32_t id) {
+  UniqueFd vcpu(ioctl(fd_.get(), KVM_CREATE_VCPU, static_cast<unsigned long>(id)));
+  if (!vcpu) return ErrnoStatus("KVM_CREATE_VCPU");
+  void* run = mmap(nullptr, run_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.get(), 0);
+  if (run == MAP_FAILED) return ErrnoStatus("mmap of a vCPU's kvm_run");
+  return Vcpu(std::move(vcpu), static_cast<kvm_run*>(run), run_bytes_);
+}
+
+absl::Status Vm::AddIrqfd(int eventfd, uint32_t gsi) {
+  kvm_irqfd irqfd{};
+  irqfd.fd = static_cast<uint32_t>(eventfd);
+  irqfd.gsi = gsi;
+  if (ioctl(fd_.get(), KVM_IRQFD, &irqfd) != 0) {
+    return ErrnoStatus(absl::StrCat("KVM_IRQFD for GSI ", gsi));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Vm::AddMmioEventfd(int eventfd, uint64_t address, uint32_t value) {
+  kvm_ioeventfd request{};
+  request.datamatch = value;
+  request.addr = address;
+  request.len = 4;
+  request.fd = eventfd;
+  request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+  if (ioctl(fd_.get(), KVM_IOEVENTFD, &request) != 0) return ErrnoStatus("KVM_IOEVENTFD");
+  return absl::OkStatus();
+}
+
+absl::Status Vm::SetGsiRouting(std::span<const kvm_irq_routing_entry> entries) {
+  const size_t bytes = sizeof(kvm_irq_routing) + entries.size_bytes();
+  const std::unique_ptr<uint64_t[]> buffer(new uint64_t[(bytes + 7) / 8]());
+  auto* routing = reinterpret_cast<kvm_irq_routing*>(buffer.get());
+  routing->nr = static_cast<uint32_t>(entries.size());
+  std::copy(entries.begin(), entries.end(), routing->entries);
+  if (ioctl(fd_.get(), KVM_SET_GSI_ROUTING, routing) != 0)
+    return ErrnoStatus("KVM_SET_GSI_ROUTING");
+  return absl::OkStatus();
+}
+
+}  // namespace hearth::vmm
