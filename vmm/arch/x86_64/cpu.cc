@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/arch/x86_64/cpu.h"
+
+#include <asm/kvm_para.h>
+
+#include <algorithm>
+
+namespace hearth::vmm::x86_64 {
+namespace {
+
+constexpr uint32_t Bit(int n) { return uint32_t{1} << n; }
+
+// Kept of KVM's paravirtual features: the clock, free I/O delays, cheap end of interrupt. Left out:
+// asynchronous page faults and everything for many processors.
+constexpr uint32_t kKvmFeatures = Bit(KVM_FEATURE_CLOCKSOURCE) | Bit(KVM_FEATURE_CLOCKSOURCE2) |
+                                  Bit(KVM_FEATURE_NOP_IO_DELAY) | Bit(KVM_FEATURE_PV_EOI) |
+                                  Bit(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
+
+void AdaptFeatures(kvm_cpuid_entry2& entry, bool tsc_deadline) {
+  // EBX: one logical processor, APIC id 0; bits 8-15 (CLFLUSH size) stay. EDX 28 is HTT.
+  entry.ebx = (entry.ebx & 0xff00) | Bit(16);
+  entry.edx &= ~Bit(28);
+  // ECX: no DTES64, MONITOR, DS-CPL, VMX, SMX, EIST, TM2, PDCM; HYPERVISOR on.
+  entry.ecx &= ~(Bit(2) | Bit(3) | Bit(4) | Bit(5) | Bit(6) | Bit(7) | Bit(8) | Bit(15));
+  entry.ecx |= Bit(31);
+  if (tsc_deadline) entry.ecx |= Bit(24);
+}
+
+// Leaf 0xb and 0x1f: a thread level and a core level with one of each.
+void AdaptTopology(kvm_cpuid_entry2& entry) {
+  entry.eax = 0;
+  entry.edx = 0;  // The x2APIC id.
+  const uint32_t level_type = entry.index == 0 ? 1 : entry.index == 1 ? 2 : 0;
+  entry.ebx = level_type == 0 ? 0 : 1;
+  entry.ecx = entry.index | level_type << 8;
+}
+
+}  // namespace
+
+void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline) {
+  for (kvm_cpuid_entry2& entry : entries) {
+    switch (entry.function) {
+      case 0x1:
+        AdaptFeatures(entry, tsc_deadline);
+        break;
+      case 0x4:  // Intel's cache leaf: EAX 31-26 cores, 25-14 threads that share the cache.
+        entry.eax &= 0x3fff;
+        break;
+      case 0x6:  // Thermal and power: nothing.
+      case 0xa:  // Performance counters: nothing.
+        entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+        break;
+      case 0xb:
+      case 0x1f:
+        AdaptTopology(entry);
+        break;
+      case KVM_CPUID_FEATURES:
+        entry.eax &= kKvmFeatures;
+        entry.edx = 0;
+        break;
+      case 0x80000001:  // AMD: SVM, performance counter extensions, topology extensions' siblings.
+        entry.ecx &= ~(Bit(2) | Bit(23) | Bit(24) | Bit(28));
+        break;
+      case 0x80000008:  // ECX: number of cores and size of the APIC id.
+        entry.ecx = 0;
+        break;
+      case 0x8000000a:  // SVM's features.
+        entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+        break;
+      case 0x8000001d:  // AMD's cache leaf: EAX 25-14 threads that share the cache.
+        entry.eax &= 0x3fff;
+        break;
+      case 0x8000001e:  // AMD: APIC id, one thread in a core, one node.
+        entry.eax = entry.ebx = entry.ecx = 0;
+        break;
+      default:
+        break;
+    }
+  }
+  // A nested hypervisor's enlightenments (Hyper-V's leaves) are not ours to offer.
+  std::erase_if(entries, [](const kvm_cpuid_entry2& entry) {
+    return entry.function > KVM_CPUID_FEATURES && entry.function < 0x80000000;
+  });
+}
+
+absl::Status SetPvhEntry(Vcpu& vcpu, uint32_t entry, uint32_t start_info_address) {
+  ASSIGN_OR_RETURN(kvm_sregs sregs, vcpu.GetSregs());
+  kvm_segment flat{};
+  flat.limit = 0xffff'ffff;
+  flat.present = 1;
+  flat.s = 1;   // A code or data segment.
+  flat.db = 1;  // 32 bits.
+  flat.g = 1;   // The limit counts pages.
+  sregs.cs = flat;
+  sregs.cs.selector = 0x08;
+  sregs.cs.type = 0xb;  // Execute, read, accessed.
+  for (kvm_segment* data : {&sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss}) {
+    *data = flat;
+    data->selector = 0x10;
+    data->type = 0x3;  // Read, write, accessed.
+  }
+  sregs.tr = {};
+  sregs.tr.limit = 0x67;
+  sregs.tr.selector = 0x18;
+  sregs.tr.present = 1;
+  sregs.tr.type = 0xb;  // A busy 32-bit task state segment.
+  sregs.ldt = {};
+  sregs.ldt.unusable = 1;
+  sregs.gdt = {};
+  sregs.idt = {};
+  sregs.cr0 = 0x11;  // Protection on; ET is fixed to one.
+  sregs.cr3 = sregs.cr4 = sregs.efer = 0;
+  RETURN_IF_ERROR(vcpu.SetSregs(sregs));
+
+  kvm_regs regs{};
+  regs.rflags = 2;
+  regs.rip = entry;
+  regs.rbx = start_info_address;
+  return vcpu.SetRegs(regs);
+}
+
+}  // namespace hearth::vmm::x86_64
