@@ -44,13 +44,13 @@ inline constexpr uint8_t kStatusFailed = 128;
 // The one transition function: where a write of `value` to the status register leads from `from`,
 // or nothing if the move is illegal. Whether the features are acceptable is the caller's question.
 std::optional<DriverStatus> NextDriverStatus(DriverStatus from, uint8_t value);
-// The register's value in that state, without NEEDS_RESET.
+// The register's value in that state without NEEDS_RESET; of kFailed FAILED alone.
 uint8_t StatusBits(DriverStatus status);
 
 // All there is to a transport; a snapshot of it is this struct.
 struct MmioTransportState {
   DriverStatus status = DriverStatus::kReset;
-  bool failed_before_running = false;  // kFailed was entered before FEATURES_OK or DRIVER_OK.
+  uint8_t bits_when_failed = 0;  // The register's value when kFailed was entered.
   bool needs_reset = false;
   uint32_t device_features_select = 0;
   uint32_t driver_features_select = 0;
@@ -89,6 +89,7 @@ class MmioTransport : public BusDevice, private VirtioContext {
   MmioTransport(VirtioDevice* device, Wiring wiring);
 
   uint64_t features() const override { return state_.driver_features; }
+  bool running() const override;
   Virtqueue& queue(uint16_t index) override { return queues_[index]; }
   void SignalUsed(uint16_t index) override;
   void ReportGuestError(std::string_view what) override;

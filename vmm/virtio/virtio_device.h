@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -21,6 +22,8 @@ class VirtioContext {
   virtual ~VirtioContext() = default;
   // The features that both sides agreed on.
   virtual uint64_t features() const = 0;
+  // False once the device has failed, until the driver resets it: then it does no work.
+  virtual bool running() const = 0;
   virtual Virtqueue& queue(uint16_t index) = 0;
   // Interrupts the driver if it wants to hear of what was pushed to the queue.
   virtual void SignalUsed(uint16_t index) = 0;

@@ -88,7 +88,8 @@ class Virtqueue {
 
  private:
   PopResult Break(std::string_view reason);
-  uint16_t LoadAvailIndex() const { return avail_.LoadAcquire16(2); }
+  PopResult Collect(uint16_t head, DescriptorChain& chain);
+  uint16_t LoadAvailIndex() const;
 
   const GuestMemory* memory_ = nullptr;
   VirtqueueState state_;
