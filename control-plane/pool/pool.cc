@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/pool/pool.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "control-plane/node/node.h"
+#include "google/rpc/error_details.pb.h"
+
+namespace hearth::control {
+namespace {
+
+// What a caller who was turned away is told to wait; most invocations are shorter.
+constexpr int64_t kRetryDelaySeconds = 1;
+
+// Whether `version` is `prefix` or lies below it, so that ".../versions/1" spares
+// ".../versions/10".
+bool IsBelow(absl::string_view version, absl::string_view prefix) {
+  if (!absl::StartsWith(version, prefix)) return false;
+  return prefix.empty() || version.size() == prefix.size() || absl::EndsWith(prefix, "/") ||
+         version[prefix.size()] == '/';
+}
+
+void RunAll(const std::vector<std::function<void()>>& actions) {
+  for (const auto& action : actions) action();
+}
+
+}  // namespace
+
+absl::Status Pool::Busy(absl::string_view why) const {
+  absl::Status status = absl::ResourceExhaustedError(why);
+  google::rpc::RetryInfo retry;
+  retry.mutable_retry_delay()->set_seconds(kRetryDelaySeconds);
+  status.SetPayload(kRetryInfoPayload, absl::Cord(retry.SerializeAsString()));
+  return status;
+}
+
+bool Pool::IsDraining(absl::string_view version) const {
+  return std::any_of(draining_.begin(), draining_.end(),
+                     [&](const std::string& prefix) { return IsBelow(version, prefix); });
+}
+
+void Pool::Move(PoolMember& member, InstanceEvent event) {
+  // Every caller has looked at the state under the same lock.
+  const absl::StatusOr<InstanceState> next = Transition(member.state_, event);
+  ABSL_ASSERT(next.ok());
+  if (next.ok()) member.state_ = *next;
+}
+
+void Pool::LeaveIdle(const PoolMemberPtr& member) {
+  idle_.remove(member);
+  if (member->idle_timer_ != 0) timers_->Cancel(std::exchange(member->idle_timer_, 0));
+}
+
+void Pool::Stop(const PoolMemberPtr& member, bool orderly, Actions* actions) {
+  if (member->state_ == InstanceState::kStopping || member->state_ == InstanceState::kGone) return;
+  LeaveIdle(member);
+  Move(*member, InstanceEvent::kStop);
+  stopping_mib_ += CostOf(member->memory_mib());
+  actions->push_back([this, member, orderly] { delegate_->StopMember(member, orderly); });
+}
+
+void Pool::Pause(const PoolMemberPtr& member, Actions* actions) {
+  Move(*member, InstanceEvent::kPaused);
+  actions->push_back([this, member] { delegate_->PauseMember(member); });
+}
+
+void Pool::ArmIdleTimer(const PoolMemberPtr& member, absl::Duration delay) {
+  // The id is known only after the timer is set, and it may fire before: the lock keeps it waiting.
+  auto id = std::make_shared<Timers::Id>(0);
+  *id = timers_->After(delay, [this, id, weak = std::weak_ptr<PoolMember>(member)] {
+    PoolMemberPtr alive = weak.lock();
+    if (!alive) return;
+    Timers::Id fired;
+    {
+      absl::MutexLock lock(&mutex_);
+      fired = *id;
+    }
+    IdleTimerFired(alive, fired);
+  });
+  member->idle_timer_ = *id;
+}
+
+void Pool::IdleTimerFired(const PoolMemberPtr& member, Timers::Id id) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (member->idle_timer_ != id) return;  // It was used since.
+    member->idle_timer_ = 0;
+    if (member->state_ == InstanceState::kIdle && config_.idle_pause < config_.idle_stop) {
+      Pause(member, &actions);
+      ArmIdleTimer(member, config_.idle_stop - config_.idle_pause);
+    } else {
+      Stop(member, true, &actions);
+    }
+  }
+  RunAll(actions);
+}
+
+void Pool::BecomeIdle(const PoolMemberPtr& member, Actions* actions) {
+  if (member->stop_when_released_ || !member->usable() || IsDraining(member->version())) {
+    Stop(member, member->usable(), actions);
+    return;
+  }
+  idle_.push_back(member);
+  ArmIdleTimer(member, std::min(config_.idle_pause, config_.idle_stop));
+}
+
+bool Pool::GrantIdle(Waiter& waiter, Actions* actions) {
+  for (auto it = idle_.rbegin(); it != idle_.rend();) {
+    PoolMemberPtr member = *it++;
+    if (member->version() != *waiter.version) continue;
+    if (!member->usable()) {
+      Stop(member, false, actions);
+      return GrantIdle(waiter, actions);  // The list has changed.
+    }
+    LeaveIdle(member);
+    Move(*member, InstanceEvent::kReserved);
+    waiter.grant.member = std::move(member);
+    return true;
+  }
+  return false;
+}
+
+bool Pool::GrantNew(Waiter& waiter) {
+  if (used_mib_ + waiter.cost_mib > config_.capacity_mib) return false;
+  waiter.grant.member = (*waiter.factory)();
+  waiter.grant.is_new = true;
+  members_.insert(waiter.grant.member);
+  used_mib_ += waiter.cost_mib;
+  return true;
+}
+
+void Pool::MakeRoom(uint64_t cost_mib, Actions* actions) {
+  // The longest unused go first, and no more than are needed besides those that are ending already.
+  while (used_mib_ - stopping_mib_ + cost_mib > config_.capacity_mib && !idle_.empty()) {
+    Stop(PoolMemberPtr(idle_.front()), false, actions);
+  }
+}
+
+void Pool::Dispatch(Actions* actions) {
+  // The first that cannot be served keeps those behind it from new instances, and gets what idles
+  // until it has room; then idle instances of their own versions serve those behind it.
+  bool memory_is_spoken_for = false;
+  for (auto it = queue_.begin(); it != queue_.end();) {
+    Waiter& waiter = **it;
+    bool granted = GrantIdle(waiter, actions);
+    if (!granted && !memory_is_spoken_for) {
+      granted = GrantNew(waiter);
+      if (!granted) {
+        MakeRoom(waiter.cost_mib, actions);
+        memory_is_spoken_for = true;
+      }
+    }
+    if (granted) {
+      waiter.changed.Signal();
+      it = queue_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t memory_mib,
+                                        const Factory& factory, absl::Time deadline,
+                                        const Cancellation& cancellation) {
+  Waiter waiter{&version, CostOf(memory_mib), &factory, {}, absl::OkStatus(), {}};
+  if (waiter.cost_mib > config_.capacity_mib) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("an instance with ", memory_mib, " MiB does not fit into the ",
+                     config_.capacity_mib, " MiB that this node has for functions"));
+  }
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (IsDraining(version)) return absl::UnavailableError("the version is being drained");
+    queue_.push_back(&waiter);
+    Dispatch(&actions);
+    if (!waiter.grant.member && queue_.size() > config_.queue_limit) {
+      queue_.remove(&waiter);
+      waiter.refused = Busy(absl::StrCat("all of the node's memory is in use and ",
+                                         config_.queue_limit, " invocations wait already"));
+    }
+  }
+  RunAll(actions);
+  if (waiter.grant.member) return std::move(waiter.grant);
+  if (!waiter.refused.ok()) return waiter.refused;
+
+  deadline = std::min(deadline, absl::Now() + config_.queue_wait);
+  bool cancelled = false;
+  const Cancellation::Registration registration = cancellation.OnCancel([&] {
+    absl::MutexLock lock(&mutex_);
+    cancelled = true;
+    waiter.changed.Signal();
+  });
+  actions.clear();
+  {
+    absl::MutexLock lock(&mutex_);
+    while (!waiter.grant.member && waiter.refused.ok() && !cancelled) {
+      if (!waiter.changed.WaitWithDeadline(&mutex_, deadline)) continue;
+      if (!waiter.grant.member && waiter.refused.ok()) {
+        waiter.refused = Busy("no memory and no instance became free in time");
+      }
+    }
+    queue_.remove(&waiter);
+    Dispatch(&actions);  // Those behind it may be served now.
+  }
+  RunAll(actions);
+  if (waiter.grant.member) return std::move(waiter.grant);
+  if (!waiter.refused.ok()) return waiter.refused;
+  return absl::CancelledError("cancelled while waiting for an instance");
+}
+
+absl::Status Pool::AgentReady(const PoolMemberPtr& member) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<InstanceState> next = Transition(member->state_, InstanceEvent::kAgentReady);
+  if (next.ok()) member->state_ = *next;
+  return next.status();
+}
+
+absl::Status Pool::Initialized(const PoolMemberPtr& member) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<InstanceState> next = Transition(member->state_, InstanceEvent::kInitialized);
+  if (next.ok()) next = Transition(*next, InstanceEvent::kReserved);
+  if (next.ok()) member->state_ = *next;
+  return next.status();
+}
+
+void Pool::Release(const PoolMemberPtr& member, bool served, bool reusable) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (served) ++member->served_;
+    if (!reusable) member->stop_when_released_ = true;
+    if (member->state_ == InstanceState::kBusy) {
+      Move(*member, InstanceEvent::kReleased);
+      BecomeIdle(member, &actions);
+    } else {
+      // Its start failed. (Stopped already: no-op.)
+      Stop(member, false, &actions);
+    }
+    Dispatch(&actions);
+  }
+  RunAll(actions);
+}
+
+void Pool::Lost(const PoolMemberPtr& member) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    member->stop_when_released_ = true;
+    if (member->state_ == InstanceState::kIdle || member->state_ == InstanceState::kPaused) {
+      Stop(member, false, &actions);
+    }
+  }
+  RunAll(actions);
+}
+
+void Pool::Gone(const PoolMemberPtr& member) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (members_.erase(member) == 0) return;
+    Move(*member, InstanceEvent::kGone);
+    used_mib_ -= CostOf(member->memory_mib());
+    stopping_mib_ -= CostOf(member->memory_mib());
+    Dispatch(&actions);
+    gone_.SignalAll();
+  }
+  RunAll(actions);
+}
+
+void Pool::BeginDrain(const std::string& prefix, bool force, Actions* actions) {
+  draining_.insert(prefix);
+  for (Waiter* waiter : queue_) {
+    if (!IsBelow(*waiter->version, prefix)) continue;
+    waiter->refused = absl::UnavailableError("the version is being drained");
+    waiter->changed.Signal();
+  }
+  queue_.remove_if([](const Waiter* waiter) { return !waiter->refused.ok(); });
+  for (const PoolMemberPtr& member : members_) {
+    if (!IsBelow(member->version(), prefix)) continue;
+    const bool held =
+        member->state_ != InstanceState::kIdle && member->state_ != InstanceState::kPaused;
+    if (held && !force) {
+      member->stop_when_released_ = true;
+    } else {
+      Stop(member, !force, actions);
+    }
+  }
+  Dispatch(actions);
+}
+
+void Pool::Drain(const std::string& prefix, bool force) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    BeginDrain(prefix, force, &actions);
+  }
+  RunAll(actions);
+  absl::MutexLock lock(&mutex_);
+  while (std::any_of(members_.begin(), members_.end(), [&](const PoolMemberPtr& member) {
+    return IsBelow(member->version(), prefix);
+  })) {
+    gone_.Wait(&mutex_);
+  }
+  draining_.erase(draining_.find(prefix));
+}
+
+void Pool::Close() {
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_.insert("");
+  }
+  Drain("", true);
+}
+
+InstanceState Pool::StateOf(const PoolMemberPtr& member) const {
+  absl::MutexLock lock(&mutex_);
+  return member->state_;
+}
+
+std::vector<PoolEntry> Pool::List() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<PoolEntry> entries;
+  entries.reserve(members_.size());
+  for (const PoolMemberPtr& member : members_) {
+    entries.push_back({member, member->state_, member->served_});
+  }
+  return entries;
+}
+
+uint64_t Pool::used_mib() const {
+  absl::MutexLock lock(&mutex_);
+  return used_mib_;
+}
+
+size_t Pool::waiting() const {
+  absl::MutexLock lock(&mutex_);
+  return queue_.size();
+}
+
+}  // namespace hearth::control
