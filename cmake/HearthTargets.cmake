@@ -44,6 +44,8 @@ function(hearth_static_binary name)
   if(NOT HEARTH_SANITIZE AND NOT HEARTH_FUZZ)
     target_compile_options(${name} PRIVATE -ffunction-sections -fdata-sections)
     target_link_options(${name} PRIVATE -static -Wl,--gc-sections)
+    set_target_properties(${name} PROPERTIES RULE_LAUNCH_LINK ${PROJECT_SOURCE_DIR}/cmake/static-link
+                          LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/static-link)
   endif()
 endfunction()
 
