@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs while Hearth is built: compiles the rules below with libseccomp and prints them as the
+// header vmm/jail/filters.h, so that a VMM links no libseccomp and spends no time on it.
+//
+// A rule's reason stands beside it. What is not here kills the process: above all open, socket,
+// connect, execve, clone, ptrace, and any mapping that could be executed.
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <seccomp.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <vector>
+
+#include "vmm/kvm/kvm_headers.h"
+
+namespace {
+
+class Filter {
+ public:
+  Filter() : context_(seccomp_init(SCMP_ACT_KILL_PROCESS)) {
+    Check(context_ == nullptr, "seccomp_init");
+    // A binary tree of comparisons instead of a list.
+    Check(seccomp_attr_set(context_, SCMP_FLTATR_CTL_OPTIMIZE, 2) != 0, "optimize");
+    Check(seccomp_attr_set(context_, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) != 0, "arch");
+  }
+  ~Filter() { seccomp_release(context_); }
+  Filter(const Filter&) = delete;
+  Filter& operator=(const Filter&) = delete;
+
+  void Allow(std::initializer_list<int> calls) {
+    for (const int call : calls) Check(seccomp_rule_add(context_, SCMP_ACT_ALLOW, call, 0), "add");
+  }
+  void AllowIf(int call, std::vector<scmp_arg_cmp> conditions) {
+    Check(seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, call,
+                                 static_cast<unsigned>(conditions.size()), conditions.data()),
+          "add with conditions");
+  }
+
+  void Print(const char* name) {
+    FILE* file = std::tmpfile();
+    Check(file == nullptr, "tmpfile");
+    Check(seccomp_export_bpf(context_, fileno(file)), "export");
+    Check(lseek(fileno(file), 0, SEEK_SET) != 0, "lseek");
+    std::printf("inline constexpr sock_filter %s[] = {\n", name);
+    sock_filter op;
+    while (read(fileno(file), &op, sizeof(op)) == sizeof(op)) {
+      std::printf("    {0x%x, %u, %u, 0x%x},\n", op.code, op.jt, op.jf, op.k);
+    }
+    std::printf("};\n");
+    std::fclose(file);
+  }
+
+ private:
+  static void Check(int failed, const char* what) {
+    if (failed == 0) return;
+    std::fprintf(stderr, "filter_tool: %s failed\n", what);
+    std::exit(1);
+  }
+
+  scmp_filter_ctx context_;
+};
+
+// What any thread of ours may do: memory without execution, locks, time, its own end.
+void AllowCommon(Filter& filter) {
+  filter.AllowIf(SCMP_SYS(mmap), {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+                                  SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS)});
+  filter.AllowIf(SCMP_SYS(mprotect), {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)});
+  filter.Allow({SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise)});
+  filter.Allow({SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(nanosleep),
+                SCMP_SYS(clock_nanosleep), SCMP_SYS(restart_syscall)});
+  // Clocks are the vDSO's, except where the host's clock source cannot be read there; CPU clocks
+  // always enter the kernel.
+  filter.Allow({SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time)});
+  filter.Allow({SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask)});
+  filter.Allow({SCMP_SYS(exit), SCMP_SYS(exit_group)});
+  // Device state moves on any thread: a driver's reset closes a vsock's sockets, a register write
+  // signals an eventfd, the console is written and its flush timer set.
+  filter.Allow({SCMP_SYS(write), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(timerfd_settime)});
+  filter.AllowIf(SCMP_SYS(epoll_ctl), {});
+}
+
+void PrintMain() {
+  Filter filter;
+  AllowCommon(filter);
+  filter.Allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(read), SCMP_SYS(readv),
+                SCMP_SYS(writev)});
+  // The control socket and the host ends of vsock connections.
+  filter.Allow({SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto)});
+  filter.AllowIf(SCMP_SYS(socketpair), {SCMP_A0(SCMP_CMP_EQ, AF_UNIX)});
+  filter.AllowIf(SCMP_SYS(fcntl), {SCMP_A1(SCMP_CMP_EQ, F_GETFL)});
+  filter.AllowIf(SCMP_SYS(fcntl), {SCMP_A1(SCMP_CMP_EQ, F_SETFL)});
+  // Is a descriptor that the controller passed a stream socket?
+  filter.Allow({SCMP_SYS(getsockopt), SCMP_SYS(fstat), SCMP_SYS(newfstatat)});
+  // Disks.
+  filter.Allow({SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv), SCMP_SYS(pwritev),
+                SCMP_SYS(fdatasync), SCMP_SYS(fsync)});
+  // virtio-rng.
+  filter.Allow({SCMP_SYS(getrandom)});
+  // Kicking and joining the vCPU thread.
+  filter.Allow({SCMP_SYS(tgkill), SCMP_SYS(getpid), SCMP_SYS(gettid)});
+  filter.Print("kMainFilter");
+}
+
+void PrintVcpu() {
+  Filter filter;
+  AllowCommon(filter);
+  filter.AllowIf(SCMP_SYS(ioctl), {SCMP_A1(SCMP_CMP_EQ, KVM_RUN)});
+  // For the report of an instruction that KVM cannot emulate.
+  filter.AllowIf(SCMP_SYS(ioctl), {SCMP_A1(SCMP_CMP_EQ, KVM_GET_REGS)});
+  filter.Print("kVcpuFilter");
+}
+
+}  // namespace
+
+int main() {
+  std::printf(
+      "// SPDX-License-Identifier: Apache-2.0\n"
+      "// Made by filter_tool.\n"
+      "#pragma once\n\n"
+      "#include <linux/filter.h>\n\n"
+      "namespace hearth::vmm {\n\n");
+  PrintMain();
+  PrintVcpu();
+  std::printf("}  // namespace hearth::vmm\n");
+  return 0;
+}

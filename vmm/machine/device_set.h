@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "vmm/base/event_loop.h"
+#include "vmm/base/status.h"
+#include "vmm/bus/bus.h"
+#include "vmm/devices/block.h"
+#include "vmm/devices/rng.h"
+#include "vmm/devices/serial.h"
+#include "vmm/devices/vsock/vsock.h"
+#include "vmm/kvm/vm.h"
+#include "vmm/machine/i8042.h"
+#include "vmm/machine/machine_config.h"
+#include "vmm/virtio/guest_errors.h"
+#include "vmm/virtio/mmio_transport.h"
+
+namespace hearth::vmm {
+
+// A machine's devices, their place on its buses and their interrupts and notifications in KVM.
+// Created and destroyed on the loop's thread; the accessors' users hold the device lock.
+class DeviceSet {
+ public:
+  struct Wiring {
+    Vm* vm = nullptr;  // All outlive the set.
+    const GuestMemory* memory = nullptr;
+    EventLoop* loop = nullptr;
+    absl::Mutex* device_lock = nullptr;
+    std::function<void()> guest_reset;  // The guest asked for a reset. On a vCPU's thread.
+    Vsock::AcceptCallback accept;
+    GuestErrors::Log log;
+  };
+
+  // Takes the devices' descriptors out of `config`.
+  static absl::StatusOr<std::unique_ptr<DeviceSet>> Create(MachineConfig& config, Wiring wiring);
+  ~DeviceSet();
+  DeviceSet(const DeviceSet&) = delete;
+  DeviceSet& operator=(const DeviceSet&) = delete;
+
+  const Bus& ports() const { return ports_; }
+  const Bus& memory_bus() const { return memory_bus_; }
+  // The virtio_mmio.device= parameters, which tell a Linux without ACPI where the devices are.
+  const std::string& kernel_parameters() const { return kernel_parameters_; }
+
+  Vsock* vsock() { return vsock_.get(); }
+  const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }
+  const Serial& serial() const { return *serial_; }
+  const GuestErrors& errors() const { return errors_; }
+  void FlushConsole() { serial_->Flush(); }
+
+ private:
+  // A transport with the eventfd of its interrupt and one for each queue's notification.
+  struct Slot {
+    UniqueFd interrupt;
+    std::vector<UniqueFd> notifications;
+    std::unique_ptr<MmioTransport> transport;
+  };
+
+  explicit DeviceSet(Wiring wiring)
+      : wiring_(std::move(wiring)), errors_(wiring_.log), i8042_(wiring_.guest_reset) {}
+  absl::Status AddLegacyDevices(MachineConfig& config);
+  absl::Status AddVirtioDevice(VirtioDevice* device);
+  absl::Status WatchNotification(Slot* slot, uint16_t queue, uint64_t base);
+
+  Wiring wiring_;
+  GuestErrors errors_;
+  Bus ports_;
+  Bus memory_bus_;
+  I8042 i8042_;
+  UniqueFd serial_interrupt_;
+  std::unique_ptr<Serial> serial_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::unique_ptr<Rng> rng_;
+  std::unique_ptr<Vsock> vsock_;
+  std::vector<std::unique_ptr<Slot>> slots_;  // Before the devices go.
+  std::string kernel_parameters_;
+};
+
+}  // namespace hearth::vmm

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "vmm/base/status.h"
+#include "vmm/bus/bus.h"
+#include "vmm/kvm/vcpu.h"
+
+namespace hearth::vmm {
+
+enum class ExitReason {
+  kGuestReset,  // The guest reset itself: its orderly way to end.
+  kStopped,     // By a request.
+  kGuestFault,  // The guest did what no machine could go on from.
+  kHostError,   // KVM or a system call failed.
+};
+
+struct ExitOutcome {
+  ExitReason reason;
+  std::string detail;
+};
+
+// The thread that enters one vCPU and answers its port and memory accesses.
+//
+// A request never gets lost between the thread's look at it and KVM_RUN: the requester sets
+// immediate_exit before it sends the signal, both under mutex_, and the thread clears
+// immediate_exit only under mutex_ after it has looked. Requests are looked at only when KVM_RUN
+// was interrupted, for then the access of the exit before is committed and the vCPU's registers are
+// whole.
+//
+// Threads: the controlling thread calls everything but RequestReset().
+class VcpuThread {
+ public:
+  struct Options {
+    const Bus* ports = nullptr;  // Both outlive the thread.
+    const Bus* memory = nullptr;
+    absl::Mutex* device_lock = nullptr;
+    // Runs first on the new thread, before it ever enters the guest: loads its seccomp filter.
+    std::function<absl::Status()> enter_jail;
+    // The vCPU will not run again, by itself; not called after Stop(). On the vCPU's thread.
+    std::function<void(ExitOutcome)> ended;
+  };
+
+  // Starts the thread, parked. Returns when it is jailed.
+  static absl::StatusOr<std::unique_ptr<VcpuThread>> Create(Vcpu vcpu, Options options);
+  // Stops and joins.
+  ~VcpuThread();
+  VcpuThread(const VcpuThread&) = delete;
+  VcpuThread& operator=(const VcpuThread&) = delete;
+
+  void Resume() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Returns when the vCPU is outside the guest and every access it made is done. The caller must
+  // not hold the device lock.
+  void Pause() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same, for good. Idempotent.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The guest asked for a reset; called by a device while it handles a write, on this thread.
+  void RequestReset() { reset_requested_.store(true, std::memory_order_relaxed); }
+
+  uint64_t exit_count() const { return exits_.load(std::memory_order_relaxed); }
+  // Accesses that no device answered.
+  uint64_t stray_accesses() const { return stray_accesses_.load(std::memory_order_relaxed); }
+  // The thread's CPU time; what it was at the end once the thread has ended.
+  uint64_t CpuNs() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For tests and reports: only while paused or stopped.
+  Vcpu& vcpu() { return vcpu_; }
+
+ private:
+  enum class Command { kPark, kRun, kStop };
+  enum class Phase { kStarting, kParked, kRunning, kEnded };
+
+  VcpuThread(Vcpu vcpu, Options options) : vcpu_(std::move(vcpu)), options_(std::move(options)) {}
+
+  static void* Entry(void* self);
+  void Main() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Enters the guest until it is parked (false: stopped or ended).
+  bool AwaitRunCommand() ABSL_LOCKS_EXCLUDED(mutex_);
+  void End(const ExitOutcome* outcome) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Interrupt() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Handles one exit; nothing means that the guest goes on.
+  bool HandleExit(ExitOutcome& outcome);
+  void HandlePortAccess();
+  void HandleMemoryAccess();
+  ExitOutcome DescribeInternalError();
+
+  Vcpu vcpu_;
+  Options options_;
+  pthread_t thread_{};
+  bool joined_ = false;
+  std::atomic<bool> reset_requested_{false};
+  std::atomic<uint64_t> exits_{0};
+  std::atomic<uint64_t> stray_accesses_{0};
+
+  mutable absl::Mutex mutex_;
+  Command command_ ABSL_GUARDED_BY(mutex_) = Command::kPark;
+  Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kStarting;
+  absl::Status jail_status_ ABSL_GUARDED_BY(mutex_);
+  uint64_t final_cpu_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace hearth::vmm
