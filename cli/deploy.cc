@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// `hearth deploy`: pack, upload, create a version, and follow its way to READY.
+#include <unistd.h>
+
+#include <chrono>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/json.h"
+#include "cli/names.h"
+#include "cli/pack.h"
+
+namespace hearth::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using google::longrunning::Operation;
+using hearth::v1::CreateVersionMetadata;
+
+constexpr size_t kChunkBytes = 1024 * 1024;
+// How long one call waits for an operation; between two of them the progress is shown.
+constexpr double kWaitSeconds = 10;
+constexpr double kWaitShowingSeconds = 0.2;
+
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Stage {
+  std::string name;
+  double seconds = 0;
+};
+
+std::string StageName(CreateVersionMetadata::Stage stage) {
+  switch (stage) {
+    case CreateVersionMetadata::QUEUED:
+      return "queue";
+    case CreateVersionMetadata::BUILDING_IMAGE:
+      return "image";
+    case CreateVersionMetadata::BOOTING:
+      return "boot";
+    case CreateVersionMetadata::INITIALIZING:
+      return "init";
+    case CreateVersionMetadata::PUBLISHING:
+      return "publish";
+    default:
+      return "work";
+  }
+}
+
+class Deployment {
+ public:
+  Deployment(Session& session, const DeployOptions& options)
+      : session_(session), progress_(session.terminal) {
+    const std::string id =
+        options.name.empty() ? FunctionIdFromFolder(options.directory) : options.name;
+    function_ = ParseFunctionRef(id, session.options.tenant);
+    if (!function_.version.empty() || !function_.alias.empty()) {
+      throw UsageError("a deployment makes a new version: --name takes the function's name only");
+    }
+  }
+
+  // The archive's name in the API.
+  std::string Upload(const std::string& directory) {
+    const auto start = Clock::now();
+    const PackedFolder folder =
+        PackFolder(directory, [&](int64_t bytes) { Show("packing " + FormatBytes(bytes)); });
+    MakeFunction();
+    const std::string name = SendUnlessThere(folder);
+    stages_.push_back({"upload", Since(start)});
+    return name;
+  }
+
+  hearth::v1::Version Create(const hearth::v1::VersionSpec& spec, bool keep_live) {
+    hearth::v1::CreateVersionRequest request;
+    request.set_parent(function_.FunctionName());
+    *request.mutable_version()->mutable_spec() = spec;
+    request.set_keep_live(keep_live);
+    request.set_request_id(NewUuid());
+    Operation operation;
+    session_.client().Call(What(), [&](grpc::ClientContext* context) {
+      return session_.client().functions->CreateVersion(context, request, &operation);
+    });
+    operation = Follow(operation);
+    CreateVersionMetadata metadata;
+    if (operation.metadata().UnpackTo(&metadata)) {
+      for (const auto& stage : metadata.finished()) {
+        stages_.push_back({StageName(stage.stage()), ToSeconds(stage.duration())});
+      }
+    }
+    if (operation.has_error()) {
+      Failure failure = FromRpcStatus(operation.error(), What());
+      if (!stages_.empty()) failure.facts.push_back("it went: " + StageList());
+      failure.advice.push_back("`hearth logs " + function_.function +
+                               "` shows what the function printed.");
+      throw CliError(std::move(failure));
+    }
+    hearth::v1::Version version;
+    if (!operation.response().UnpackTo(&version)) {
+      throw LocalError("hearthd's answer holds no version; is it of another release?");
+    }
+    return version;
+  }
+
+  std::string StageList() const {
+    std::string text;
+    for (const Stage& stage : stages_) {
+      // A queue that nobody waited in is not worth a word.
+      if ((stage.name == "queue" || stage.name == "publish") && stage.seconds < 0.05) continue;
+      text += (text.empty() ? "" : ", ") + stage.name + " " + FormatSeconds(stage.seconds);
+    }
+    return text;
+  }
+  const std::vector<Stage>& stages() const { return stages_; }
+  const FunctionRef& function() const { return function_; }
+  bool uploaded() const { return uploaded_; }
+
+ private:
+  std::string What() const { return "deploy " + function_.function; }
+  void Show(const std::string& text) {
+    if (!session_.options.quiet) progress_.Show("deploy   " + function_.function + ": " + text);
+  }
+
+  void MakeFunction() {
+    Client& client = session_.client();
+    hearth::v1::GetFunctionRequest get;
+    get.set_name(function_.FunctionName());
+    hearth::v1::Function function;
+    grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
+      return client.functions->GetFunction(context, get, &function);
+    });
+    if (status.ok()) return;
+    if (status.error_code() != grpc::StatusCode::NOT_FOUND) {
+      throw CliError(FromStatus(status, What()));
+    }
+    hearth::v1::CreateTenantRequest tenant;
+    tenant.set_tenant_id(function_.tenant);
+    hearth::v1::Tenant made_tenant;
+    status = client.TryCall([&](grpc::ClientContext* context) {
+      return client.tenants->CreateTenant(context, tenant, &made_tenant);
+    });
+    // Two first deployments may run at once: whoever is second finds what the first made.
+    if (!status.ok() && status.error_code() != grpc::StatusCode::ALREADY_EXISTS) {
+      throw CliError(FromStatus(status, "make the tenant " + function_.tenant));
+    }
+    hearth::v1::CreateFunctionRequest create;
+    create.set_parent(function_.Parent());
+    create.set_function_id(function_.function);
+    status = client.TryCall([&](grpc::ClientContext* context) {
+      return client.functions->CreateFunction(context, create, &function);
+    });
+    if (!status.ok() && status.error_code() != grpc::StatusCode::ALREADY_EXISTS) {
+      throw CliError(FromStatus(status, "make the function " + function_.function));
+    }
+  }
+
+  std::string SendUnlessThere(const PackedFolder& folder) {
+    Client& client = session_.client();
+    hearth::v1::GetArtifactRequest get;
+    std::string id = folder.digest;
+    id.replace(id.find(':'), 1, "-");
+    get.set_name(function_.Parent() + "/artifacts/" + id);
+    hearth::v1::Artifact artifact;
+    const grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
+      return client.artifacts->GetArtifact(context, get, &artifact);
+    });
+    if (status.ok()) return artifact.name();
+    uploaded_ = true;
+    return Send(folder);
+  }
+
+  std::string Send(const PackedFolder& folder) {
+    Client& client = session_.client();
+    grpc::ClientContext context;
+    const Interrupt::Scope scope(client.interrupt(), [&] { context.TryCancel(); });
+    hearth::v1::Artifact artifact;
+    auto writer = client.artifacts->UploadArtifact(&context, &artifact);
+    hearth::v1::UploadArtifactRequest part;
+    part.mutable_header()->set_parent(function_.Parent());
+    part.mutable_header()->set_expected_digest(folder.digest);
+    part.mutable_header()->set_size_bytes(folder.size_bytes);
+    bool going = writer->Write(part);
+    std::string buffer(kChunkBytes, '\0');
+    // A Write that fails means that the server has answered: Finish tells what.
+    for (int64_t sent = 0; going && sent < folder.size_bytes;) {
+      const ssize_t count = read(folder.file.get(), buffer.data(), buffer.size());
+      if (count <= 0) throw LocalError("cannot read the packed folder again");
+      part.set_chunk(buffer.data(), static_cast<size_t>(count));
+      going = writer->Write(part);
+      sent += count;
+      if (!session_.options.quiet) {
+        progress_.ShowBytes("deploy   " + function_.function + ": upload", sent, folder.size_bytes);
+      }
+    }
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    if (!status.ok()) throw CliError(FromStatus(status, "upload " + function_.function));
+    return artifact.name();
+  }
+
+  // Waits for the operation's end. Interrupted, it has the operation cancelled.
+  Operation Follow(Operation operation) {
+    Client& client = session_.client();
+    const double wait = session_.terminal.err_is_tty ? kWaitShowingSeconds : kWaitSeconds;
+    while (!operation.done()) {
+      ShowStage(operation);
+      google::longrunning::WaitOperationRequest request;
+      request.set_name(operation.name());
+      *request.mutable_timeout() = FromSeconds(wait);
+      const grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
+        return client.operations->WaitOperation(context, request, &operation);
+      });
+      if (client.interrupt()->raised()) Cancel(operation.name());
+      if (!status.ok()) throw CliError(FromStatus(status, What()));
+    }
+    progress_.Clear();
+    return operation;
+  }
+
+  [[noreturn]] void Cancel(const std::string& operation) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+    google::longrunning::CancelOperationRequest request;
+    request.set_name(operation);
+    google::protobuf::Empty empty;
+    const grpc::Status status =
+        session_.client().operations->CancelOperation(&context, request, &empty);
+    Failure failure;
+    failure.exit_code = kExitInterrupted;
+    failure.code = "CANCELLED";
+    failure.message = status.ok() ? "interrupted; the deployment was cancelled"
+                                  : "interrupted; the deployment could not be cancelled: " +
+                                        status.error_message();
+    throw CliError(std::move(failure));
+  }
+
+  void ShowStage(const Operation& operation) {
+    CreateVersionMetadata metadata;
+    if (!operation.metadata().UnpackTo(&metadata)) return;
+    std::string text;
+    for (const Stage& stage : stages_)
+      text += stage.name + " " + FormatSeconds(stage.seconds) + ", ";
+    for (const auto& stage : metadata.finished()) {
+      text += StageName(stage.stage()) + " " + FormatSeconds(ToSeconds(stage.duration())) + ", ";
+    }
+    Show(text + StageName(metadata.stage()) + " ... " + std::to_string(metadata.percent()) + " %");
+  }
+
+  Session& session_;
+  ProgressLine progress_;
+  FunctionRef function_;
+  std::vector<Stage> stages_;
+  bool uploaded_ = false;
+};
+
+}  // namespace
+
+int Deploy(Session& session, const DeployOptions& options) {
+  FunctionConfig config = ReadConfig(options.directory);
+  Override(options.overrides, &config);
+  Deployment deployment(session, options);
+  hearth::v1::VersionSpec spec = ToSpec(config, options.directory + "/" + kConfigFile);
+  const auto start = Clock::now();
+  spec.set_artifact(deployment.Upload(options.directory));
+  const hearth::v1::Version version = deployment.Create(spec, options.keep_live);
+  const double seconds = Since(start);
+  if (session.options.json) {
+    nlohmann::json stages = nlohmann::json::array();
+    for (const Stage& stage : deployment.stages()) {
+      stages.push_back({{"stage", stage.name}, {"seconds", stage.seconds}});
+    }
+    session.terminal.out << JsonText({{"version", ToJson(version)},
+                                      {"stages", stages},
+                                      {"uploaded", deployment.uploaded()},
+                                      {"seconds", seconds}});
+  } else {
+    session.terminal.out << "deploy   " << deployment.function().function << " v"
+                         << LastSegment(version.name()) << ": " << deployment.StageList() << "\n";
+  }
+  return kExitOk;
+}
+
+}  // namespace hearth::cli

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// `hearth invoke`: one run of a function, its result, and what is worth knowing about it.
+#include <atomic>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/format.h"
+#include "cli/json.h"
+#include "cli/names.h"
+#include "cli/payload.h"
+
+namespace hearth::cli {
+namespace {
+
+using hearth::v1::Invocation;
+using hearth::v1::InvokeStreamRequest;
+using hearth::v1::InvokeStreamResponse;
+
+constexpr size_t kChunkBytes = 512 * 1024;
+
+struct Result {
+  Invocation invocation;
+  std::string content_type;
+  std::string payload;
+};
+
+using Stream = grpc::ClientReaderWriter<InvokeStreamRequest, InvokeStreamResponse>;
+
+// Sends the request and all of the payload; ends early when the server has answered already.
+void SendAll(Stream* stream, const InvokeStreamRequest& start, const std::string& payload) {
+  bool going = stream->Write(start);
+  InvokeStreamRequest part;
+  for (size_t sent = 0; going && sent < payload.size(); sent += kChunkBytes) {
+    part.set_chunk(payload.substr(sent, kChunkBytes));
+    going = stream->Write(part);
+  }
+  stream->WritesDone();
+}
+
+Result Run(Session& session, const FunctionRef& function, const InvokeOptions& options,
+           const Payload& payload) {
+  Client& client = session.client();
+  grpc::ClientContext context;  // Without a deadline: the version's own time-out holds.
+  const Interrupt::Scope scope(client.interrupt(), [&] { context.TryCancel(); });
+  auto stream = client.invocations->InvokeStream(&context);
+  InvokeStreamRequest start;
+  start.mutable_start()->set_name(function.Name());
+  start.mutable_start()->set_content_type(payload.content_type);
+  start.mutable_start()->set_idempotency_key(
+      options.idempotency_key.empty() ? NewUuid() : options.idempotency_key);
+  start.mutable_start()->set_client_context(options.client_context);
+
+  Result result;
+  bool finished = false;
+  {
+    // Both ways at once: a server may answer before it has read everything.
+    std::jthread sender([&] { SendAll(stream.get(), start, payload.bytes); });
+    InvokeStreamResponse part;
+    while (stream->Read(&part)) {
+      if (part.has_started()) {
+        result.content_type = part.started().content_type();
+      } else if (part.has_finished()) {
+        result.invocation = part.finished();
+        finished = true;
+      } else {
+        result.payload += part.chunk();
+      }
+    }
+  }
+  const grpc::Status status = stream->Finish();
+  if (client.interrupt()->raised() && !finished) {
+    Failure failure;
+    failure.exit_code = kExitInterrupted;
+    failure.code = "CANCELLED";
+    failure.message = "interrupted; the invocation was given up";
+    throw CliError(std::move(failure));
+  }
+  if (!status.ok()) {
+    Failure failure = FromStatus(status, "invoke " + function.function);
+    if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
+      failure.advice.push_back("`hearth deploy DIR` makes a function.");
+    }
+    throw CliError(std::move(failure));
+  }
+  if (!finished) {
+    Failure failure;
+    failure.exit_code = kExitInstanceLost;
+    failure.code = "DATA_LOSS";
+    failure.message = "hearthd ended the answer before its end; the function may have run";
+    failure.advice = {"`hearth list invocations " + function.function + "` shows what is known."};
+    throw CliError(std::move(failure));
+  }
+  return result;
+}
+
+std::string StartText(const Invocation& invocation) {
+  switch (invocation.start_kind()) {
+    case hearth::v1::COLD:
+      return "cold: boot " + FormatDuration(ToSeconds(invocation.timing().boot())) + ", init " +
+             FormatDuration(ToSeconds(invocation.timing().init()));
+    case hearth::v1::WARM:
+      return "warm";
+    case hearth::v1::RESTORED:
+      return "restored";
+    default:
+      return "start unknown";
+  }
+}
+
+struct OutcomeText {
+  int exit_code;
+  const char* text;
+};
+
+OutcomeText Describe(hearth::v1::Outcome outcome) {
+  switch (outcome) {
+    case hearth::v1::SUCCEEDED:
+      return {kExitOk, "succeeded"};
+    case hearth::v1::FUNCTION_ERROR:
+      return {kExitFunctionError, "failed by its own fault"};
+    case hearth::v1::TIMED_OUT:
+      return {kExitTimedOut, "was ended at its time-out"};
+    case hearth::v1::OUT_OF_MEMORY:
+      return {kExitOutOfMemory, "was ended: it used up its memory"};
+    case hearth::v1::INSTANCE_LOST:
+      return {kExitInstanceLost, "was lost: its microVM ended under it"};
+    default:
+      return {kExitFailed, "ended in an unknown way"};
+  }
+}
+
+const char* AdviceFor(hearth::v1::Outcome outcome) {
+  switch (outcome) {
+    case hearth::v1::TIMED_OUT:
+      return "Give it longer with timeoutSeconds in hearth.json, or let it do less.";
+    case hearth::v1::OUT_OF_MEMORY:
+      return "Give it more with memoryMib in hearth.json, or let it need less.";
+    case hearth::v1::INSTANCE_LOST:
+      return "It may have run in part: repeat it only if that does no harm.";
+    default:
+      return nullptr;
+  }
+}
+
+std::string ErrorText(const hearth::v1::FunctionError& error) {
+  std::string text;
+  if (!error.type().empty() || !error.message().empty()) {
+    text = error.type() + (error.type().empty() || error.message().empty() ? "" : ": ") +
+           error.message();
+  }
+  if (error.signal() != 0) {
+    text += (text.empty() ? "" : "; ") + std::string("its process was ended by signal ") +
+            std::to_string(error.signal());
+  } else if (error.exit_code() != 0) {
+    text += (text.empty() ? "" : "; ") + std::string("its process exited with code ") +
+            std::to_string(error.exit_code());
+  }
+  return text;
+}
+
+void Remark(const Terminal& terminal, const FunctionRef& function, const Invocation& invocation) {
+  const OutcomeText outcome = Describe(invocation.outcome());
+  const bool good = outcome.exit_code == kExitOk;
+  std::ostream& err = terminal.err;
+  err << (good ? terminal.Green("invoke") : terminal.Red("invoke")) << "   " << function.function
+      << " " << outcome.text << " in " << FormatDuration(ToSeconds(invocation.timing().total()))
+      << " (" << StartText(invocation) << "; run "
+      << FormatDuration(ToSeconds(invocation.timing().execution())) << "), guest boot id "
+      << SafeText(invocation.guest_boot_id()) << "\n";
+  if (good) return;
+  if (const std::string text = ErrorText(invocation.error()); !text.empty()) {
+    err << "         " << SafeText(text) << "\n";
+  }
+  for (const std::string& line : invocation.error().stack_trace()) {
+    std::string safe = SafeText(line);
+    while (!safe.empty() && safe.back() == '\n') safe.pop_back();
+    for (size_t at = 0; (at = safe.find('\n', at)) != std::string::npos; at += 10) {
+      safe.replace(at, 1, "\n         ");
+    }
+    err << "         " << safe << "\n";
+  }
+  if (const char* advice = AdviceFor(invocation.outcome())) err << "  -->    " << advice << "\n";
+  err << "  -->    hearth logs " << function.function << " --invocation "
+      << SafeText(LastSegment(invocation.name())) << "\n";
+}
+
+nlohmann::json ResultJson(const Result& result, bool with_payload) {
+  nlohmann::json json = {{"invocation", ToJson(result.invocation)},
+                         {"contentType", result.content_type},
+                         {"payloadBytes", result.payload.size()}};
+  if (!with_payload) return json;
+  if (nlohmann::json value = nlohmann::json::parse(result.payload, nullptr, false);
+      !value.is_discarded()) {
+    json["payload"] = std::move(value);
+  } else if (IsUtf8(result.payload)) {
+    json["payloadText"] = result.payload;
+  } else {
+    json["payloadBase64"] = Base64(result.payload);
+  }
+  return json;
+}
+
+void Deliver(Session& session, const InvokeOptions& options, const Result& result) {
+  if (!options.output_file.empty()) {
+    WriteFile(options.output_file, result.payload);
+    return;
+  }
+  const Terminal& terminal = session.terminal;
+  if (terminal.out_is_tty &&
+      (!IsUtf8(result.payload) || result.payload.find('\033') != std::string::npos)) {
+    terminal.err << "  -->    the result is " << SafeText(result.content_type) << ", "
+                 << FormatBytes(static_cast<int64_t>(result.payload.size()))
+                 << ", not for a terminal: give --output FILE\n";
+    return;
+  }
+  terminal.out << result.payload;
+  if (terminal.out_is_tty && !result.payload.empty() && result.payload.back() != '\n') {
+    terminal.out << "\n";
+  }
+  terminal.out.flush();
+  if (!terminal.out) throw LocalError("cannot write the result to stdout");
+}
+
+}  // namespace
+
+int Invoke(Session& session, const InvokeOptions& options) {
+  const FunctionRef function = ParseFunctionRef(options.name, session.options.tenant);
+  const Payload payload = ReadPayload(options);
+  Result result;
+  {
+    ProgressLine progress(session.terminal);
+    if (!session.options.quiet) {
+      progress.Show("invoke   " + function.function + ": " +
+                    FormatBytes(static_cast<int64_t>(payload.bytes.size())) + " ...");
+    }
+    result = Run(session, function, options, payload);
+  }
+  const int exit_code = Describe(result.invocation.outcome()).exit_code;
+  // Unless it succeeded the bytes are not a whole response.
+  if (exit_code == kExitOk && (!session.options.json || !options.output_file.empty())) {
+    Deliver(session, options, result);
+  }
+  if (session.options.json) {
+    session.terminal.out << JsonText(ResultJson(result, options.output_file.empty()));
+  } else if (!session.options.quiet || exit_code != kExitOk) {
+    Remark(session.terminal, function, result.invocation);
+  }
+  return exit_code;
+}
+
+}  // namespace hearth::cli

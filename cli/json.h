@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <nlohmann/json.hpp>
+
+namespace hearth::cli {
+
+// A message in proto3's JSON mapping (lowerCamelCase, 64-bit figures as strings, times as RFC
+// 3339), fields at their defaults included, so that a script finds what it asks for.
+nlohmann::json ToJson(const google::protobuf::Message& message);
+
+// What `--json` prints: one document, ended by a line break. Invalid UTF-8 is replaced.
+std::string JsonText(const nlohmann::json& value, int indent = 2);
+
+std::string Base64(const std::string& bytes);
+bool IsUtf8(const std::string& bytes);
+
+}  // namespace hearth::cli
