@@ -21,6 +21,8 @@ inline constexpr uint32_t kBlockMaxSegments = kBlockQueueSize - 2;
 inline constexpr uint32_t kBlockMaxSegmentBytes = 64 * 1024;
 inline constexpr uint64_t kBlockMaxRequestBytes =
     uint64_t{kBlockMaxSegments} * kBlockMaxSegmentBytes;
+// After this much the loop's thread sees to others before the queue goes on.
+inline constexpr uint64_t kBlockTurnBytes = 16 * 1024 * 1024;
 
 struct BlockCounters {
   uint64_t read_bytes = 0;
@@ -56,6 +58,7 @@ class Block : public VirtioDevice {
 
   // Each returns the status byte; `written` grows by what was put into guest memory.
   BlockStatus Execute(BlockRequest& request, uint64_t& written);
+  bool InRange(const BlockRequest& request) const;
   BlockStatus ReadData(BlockRequest& request, uint64_t& written);
   BlockStatus WriteData(BlockRequest& request);
   BlockStatus FlushFile();

@@ -28,6 +28,8 @@ inline constexpr uint64_t kSerialDefaultBytesPerSecond = 256 * 1024;
 inline constexpr uint64_t kSerialBurstBytes = 256 * 1024;
 // Output that does not end in a newline waits this long for more of its line.
 inline constexpr uint64_t kSerialFlushDelayNs = 5'000'000;
+// While the descriptor takes nothing, attempts become rarer, up to this.
+inline constexpr uint64_t kSerialMaxRetryDelayNs = 10'000'000'000;
 
 // The UART's registers; with the input FIFO a snapshot of it.
 struct SerialState {
@@ -48,7 +50,8 @@ struct SerialState {
 class Serial : public BusDevice {
  public:
   struct Options {
-    UniqueFd output;                // Made non-blocking. None: what the guest writes is dropped.
+    // Made non-blocking. None: what the guest writes is lost. The process ignores SIGPIPE.
+    UniqueFd output;
     uint64_t bytes_per_second = 0;  // 0: kSerialDefaultBytesPerSecond.
     InterruptLine interrupt;
     // Both outlive the device, which is destroyed on the loop's thread without the lock.
@@ -73,14 +76,16 @@ class Serial : public BusDevice {
 
   uint8_t ReadRegister(uint64_t offset);
   void WriteRegister(uint64_t offset, uint8_t value);
+  void WriteInterruptEnable(uint8_t value);
   uint8_t ReadData();
   uint8_t ReadInterruptId();
   uint8_t LineStatus();
   uint8_t ModemStatus() const;
   void Transmit(uint8_t byte);
   void Output(uint8_t byte);
-  void UpdateInterrupt();
+  void Interrupt();
   uint8_t PendingInterrupt() const;
+  void ArmFlush(uint64_t delay_ns);
 
   UniqueFd output_;
   InterruptLine interrupt_;
@@ -91,6 +96,7 @@ class Serial : public BusDevice {
   std::array<uint8_t, kSerialOutputBufferBytes> buffer_;
   size_t buffered_ = 0;
   bool flush_armed_ = false;
+  uint64_t retry_delay_ns_ = kSerialFlushDelayNs;
   uint64_t last_flush_ns_ = 0;
   uint64_t dropped_bytes_ = 0;
 };

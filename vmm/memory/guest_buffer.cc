@@ -32,6 +32,12 @@ bool GuestBuffer::CopyIn(std::span<const uint8_t> from) {
   return true;
 }
 
+GuestBuffer GuestBuffer::Clone(std::span<iovec> storage) const {
+  if (storage.size() < ranges_.size()) __builtin_trap();
+  std::copy(ranges_.begin(), ranges_.end(), storage.begin());
+  return GuestBuffer(storage.first(ranges_.size()));
+}
+
 void GuestBuffer::Skip(uint64_t bytes) {
   if (bytes > size_) __builtin_trap();
   size_ -= bytes;

@@ -34,6 +34,9 @@ class GuestBuffer {
     return CopyIn({reinterpret_cast<const uint8_t*>(&value), sizeof(value)});
   }
 
+  // The same ranges, to be consumed on their own; `storage` has room for them and outlives it.
+  GuestBuffer Clone(std::span<iovec> storage) const;
+
   // Consumes `bytes` from the front; at most size().
   void Skip(uint64_t bytes);
   // Keeps the first `bytes` only; at most size().

@@ -349,6 +349,10 @@ void MmioTransport::SignalUsed(uint16_t index) {
   if (queues_[index].TakeInterruptNeeded()) RaiseInterrupt(kInterruptUsed);
 }
 
+void MmioTransport::ScheduleQueue(uint16_t index) {
+  if (wiring_.kick) wiring_.kick(index);
+}
+
 void MmioTransport::ReportGuestError(std::string_view what) {
   if (wiring_.errors != nullptr) wiring_.errors->Report(device_->name(), what);
 }

@@ -92,6 +92,7 @@ class MmioTransport : public BusDevice, private VirtioContext {
   bool running() const override;
   Virtqueue& queue(uint16_t index) override { return queues_[index]; }
   void SignalUsed(uint16_t index) override;
+  void ScheduleQueue(uint16_t index) override;
   void ReportGuestError(std::string_view what) override;
   void FailDevice(std::string_view reason) override;
 

@@ -27,6 +27,9 @@ class VirtioContext {
   virtual Virtqueue& queue(uint16_t index) = 0;
   // Interrupts the driver if it wants to hear of what was pushed to the queue.
   virtual void SignalUsed(uint16_t index) = 0;
+  // Has ProcessQueue(index) called again after other work had its turn: nobody may hold the loop's
+  // thread for as long as a guest keeps feeding a queue.
+  virtual void ScheduleQueue(uint16_t index) = 0;
   // The driver did something illegal: counted, logged (rate-limited).
   virtual void ReportGuestError(std::string_view what) = 0;
   // The same, and the device stops until the driver resets it (DEVICE_NEEDS_RESET). The transport

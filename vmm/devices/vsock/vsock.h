@@ -11,6 +11,7 @@
 // the loop's thread; the device takes the lock itself in the loop's callbacks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -71,7 +72,66 @@ class Vsock : public VirtioDevice {
   size_t connection_count() const { return connections_.size(); }
 
  private:
+  using ConnectionMap = std::unordered_map<uint64_t, std::unique_ptr<VsockConnection>>;
+  // Connections that ended where the loop may not be touched; the loop's thread frees them.
+  struct Doomed {
+    std::vector<std::unique_ptr<VsockConnection>> connections;
+  };
+
   explicit Vsock(Options options);
+
+  // From the guest (vsock_tx.cc).
+  void ProcessTransmit();
+  void HandlePacket(const VsockHeader& header, GuestBuffer& payload);
+  void HandleRequest(VsockPorts ports, const VsockHeader& header);
+  void HandleConnectionPacket(VsockConnection& connection, const VsockHeader& header,
+                              GuestBuffer& payload);
+  void HandleReset(VsockConnection& connection);
+  void HandleShutdown(VsockConnection& connection, uint32_t flags);
+  void HandleData(VsockConnection& connection, GuestBuffer& payload);
+
+  // To the guest (vsock_rx.cc).
+  void PumpReceive();
+  uint32_t FillReply(GuestBuffer& buffer);
+  uint32_t FillFromConnection(VsockConnection& connection, GuestBuffer& buffer);
+  uint32_t FillData(VsockConnection& connection, GuestBuffer& buffer);
+  uint32_t FillControl(VsockConnection& connection, GuestBuffer& buffer, VsockOp op,
+                       uint32_t flags);
+  void MarkReady(VsockConnection& connection);
+  void Unready(VsockConnection& connection);
+
+  // Connections.
+  absl::StatusOr<VsockConnection*> AddConnection(VsockPorts ports, VsockState state,
+                                                 UniqueFd socket);
+  void OnSocket(VsockConnection& connection, uint32_t events);
+  // Turns what is known of the host's end into a SHUTDOWN packet, if it says anything new.
+  void UpdateShutdown(VsockConnection& connection);
+  // Ends a connection whose guest sent all it will, once that has reached the host's end.
+  void FinishIfDrained(VsockConnection& connection);
+  void Remove(VsockConnection& connection);
+  void RemoveWithReset(VsockConnection& connection);
+  void SetDeadline(VsockConnection& connection, uint64_t timeout_ns);
+  void Sweep();
+  void DropAll();
+  void Fail(std::string_view reason);
+
+  Options options_;
+  std::unique_ptr<Timer> sweep_timer_;
+  bool sweep_armed_ = false;
+  VirtioContext* context_ = nullptr;
+  VsockCounters counters_;
+  TokenBucket accept_budget_{kVsockConnectBurst, kVsockConnectsPerSecond};
+  uint32_t next_host_port_;
+
+  ConnectionMap connections_;
+  std::shared_ptr<Doomed> doomed_ = std::make_shared<Doomed>();
+  VsockConnection* ready_first_ = nullptr;
+  VsockConnection* ready_last_ = nullptr;
+  std::deque<VsockPorts> replies_;  // Each is owed an RST.
+  bool transmit_waits_ = false;     // The transmit queue waits for room among the replies.
+  DescriptorChain transmit_chain_;
+  DescriptorChain receive_chain_;
+  std::array<iovec, kMaxQueueSize> data_ranges_;  // The part of receive_chain_ behind the header.
 };
 
 }  // namespace hearth::vmm
