@@ -24,9 +24,7 @@ tiny_do_nothing:
 tiny_do_nothing_end:
 
 tiny_hello:                     # A zero-terminated text follows the code.
-    call 1f
-1:  pop %esi
-    add $(tiny_hello_end - 1b), %esi
+    mov $(0x100000 + tiny_hello_end - tiny_hello), %esi
     mov $0x3f8, %edx
 2:  lodsb
     test %al, %al

@@ -26,7 +26,7 @@ std::string MakeKernel(const std::vector<GuestSegment>& segments, uint32_t entry
 // The bytes as an anonymous file, opened for reading and writing.
 UniqueFd MemoryFile(absl::string_view bytes);
 
-// 32-bit, position-independent code for kCodeAddress. Each starts with interrupts off, in
+// 32-bit code for kCodeAddress, without a stack. Each starts with interrupts off, in
 // protected mode without paging, with EBX at hvm_start_info.
 
 // Writes one '!' to the serial port and resets the machine.
