@@ -13,6 +13,8 @@
 namespace hearth::cli {
 namespace {
 
+constexpr char kSeeHelp[] = "`hearth --help`, or `hearth COMMAND --help`, shows how.";
+
 // What the command line was parsed into; `run` is the command that was chosen.
 struct Parsed {
   GlobalOptions global;
@@ -171,10 +173,15 @@ int RunApp(std::vector<std::string> arguments, const Terminal& terminal, Interru
     return parsed.run(session);
   } catch (const CLI::Success& success) {
     return app.exit(success, terminal.out, terminal.err);
+  } catch (const CLI::RequiredError& error) {
+    // CLI11 says only that a command is missing when one is misspelt.
+    const std::vector<std::string> rest = app.remaining();
+    if (!app.get_subcommands().empty() || rest.empty()) {
+      return fail(UsageError(error.what(), {kSeeHelp}).failure());
+    }
+    return fail(UsageError("there is no command '" + rest.front() + "'", {kSeeHelp}).failure());
   } catch (const CLI::ParseError& error) {
-    return fail(
-        UsageError(error.what(), {"`hearth --help`, or `hearth COMMAND --help`, shows how."})
-            .failure());
+    return fail(UsageError(error.what(), {kSeeHelp}).failure());
   } catch (const CliError& error) {
     return fail(error.failure());
   } catch (const std::exception& error) {

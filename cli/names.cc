@@ -70,7 +70,8 @@ FunctionRef ParseFunctionRef(const std::string& text, const std::string& tenant)
 std::string FunctionIdFromFolder(const std::string& folder) {
   std::error_code error;
   const auto path = std::filesystem::weakly_canonical(folder, error);
-  const std::string name = (error ? std::filesystem::path(folder) : path).filename().string();
+  // "folder/" has an empty last part.
+  const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
   if (!IsFunctionId(name)) {
     throw UsageError("the folder's name, '" + name + "', cannot be the function's name",
                      {"Choose one with --name."}, {kIdRule});
