@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of an instance; its boot is in instance_boot.cc.
+#include "control-plane/node/instance.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "control-plane/node/names.h"
+
+namespace hearth::control {
+namespace {
+
+// What an orderly end may take: the agent has little to do, and the disks are read-only.
+constexpr absl::Duration kOrderlyEnd = absl::Seconds(1);
+
+}  // namespace
+
+Instance::Instance(const InstanceContext* context, VersionPtr version, std::string id)
+    : PoolMember(absl::StrCat(FunctionNameOf(version->name), "/instances/", id), version->name,
+                 version->memory_mib),
+      context_(context),
+      version_(std::move(version)),
+      id_(std::move(id)),
+      logs_(context->logs, version_->name, name()) {}
+
+Machine* Instance::machine() const {
+  absl::MutexLock lock(&mutex_);
+  return machine_.get();
+}
+
+std::shared_ptr<AgentSession> Instance::session() const {
+  absl::MutexLock lock(&mutex_);
+  return session_;
+}
+
+std::string Instance::boot_id() const {
+  const std::shared_ptr<AgentSession> agent = session();
+  return agent ? agent->boot_id() : "";
+}
+
+absl::Duration Instance::CpuTime() const {
+  Machine* const running = machine();
+  if (running == nullptr) return absl::ZeroDuration();
+  const absl::StatusOr<absl::Duration> cpu = running->CpuTime();
+  return cpu.ok() ? *cpu : absl::ZeroDuration();
+}
+
+absl::Status Instance::Wake() {
+  absl::MutexLock lock(&power_mutex_);
+  if (!paused_) return absl::OkStatus();
+  RETURN_IF_ERROR(machine()->Resume());
+  paused_ = false;
+  return absl::OkStatus();
+}
+
+void Instance::Pause() {
+  absl::Status paused;
+  {
+    absl::MutexLock lock(&power_mutex_);
+    if (context_->pool->StateOf(shared_from_this()) != InstanceState::kPaused) return;
+    paused = machine()->Pause();
+    paused_ = paused.ok();
+  }
+  if (!paused.ok()) BecomeUnusable();
+}
+
+void Instance::BecomeUnusable() {
+  usable_.store(false, std::memory_order_release);
+  context_->pool->Lost(shared_from_this());
+}
+
+void Instance::Kill() {
+  Machine* running;
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+    running = machine_.get();
+  }
+  usable_.store(false, std::memory_order_release);
+  if (running != nullptr) running->Kill();
+}
+
+void Instance::OnMachineExit(const MachineExit& exit) {
+  std::shared_ptr<AgentSession> agent;
+  {
+    absl::MutexLock lock(&mutex_);
+    exit_ = exit;
+    agent = session_;
+    changed_.SignalAll();
+  }
+  if (agent) {
+    agent->Close(absl::UnavailableError(absl::StrCat("the machine ended: ", exit.detail)));
+  }
+  BecomeUnusable();
+  absl::MutexLock lock(&mutex_);
+  exit_expected_ = false;
+  changed_.SignalAll();
+}
+
+void Instance::Terminate(bool orderly) {
+  Machine* running;
+  std::shared_ptr<AgentSession> agent;
+  std::shared_ptr<ConsoleTail> console;
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+    while (making_) changed_.Wait(&mutex_);
+    running = machine_.get();
+    agent = session_;
+    console = console_;
+  }
+  bool asked = false;
+  if (orderly && agent && agent->usable()) {
+    absl::MutexLock lock(&power_mutex_);
+    if (!paused_) {
+      agent::v1::Call call;
+      call.mutable_shutdown();
+      // The machine may be gone before the reply is.
+      agent->Call(std::move(call), absl::Now() + kOrderlyEnd).IgnoreError();
+      asked = true;
+    }
+  }
+  if (running != nullptr) {
+    // Ends by force whatever has not ended by then, so its answer changes nothing.
+    running->Stop(asked ? absl::Now() + kOrderlyEnd : absl::InfinitePast()).IgnoreError();
+  }
+  if (agent) agent->Close(absl::UnavailableError("the instance was ended"));
+  if (console) console->Close();
+  absl::MutexLock lock(&mutex_);
+  while (exit_expected_) changed_.Wait(&mutex_);
+  terminated_ = true;
+  changed_.SignalAll();
+}
+
+void Instance::AwaitTerminated() {
+  absl::MutexLock lock(&mutex_);
+  while (!terminated_) changed_.Wait(&mutex_);
+}
+
+std::optional<MachineExit> Instance::AwaitExit(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (!exit_.has_value() && !changed_.WaitWithDeadline(&mutex_, deadline)) {
+  }
+  return exit_;
+}
+
+}  // namespace hearth::control

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// One instance: its machine, the connection to its agent, and the steps from nothing to ready and
+// back.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "control-plane/backend/machine_backend.h"
+#include "control-plane/node/agent_session.h"
+#include "control-plane/node/cancellation.h"
+#include "control-plane/node/console_tail.h"
+#include "control-plane/node/local_node.h"
+#include "control-plane/node/log_relay.h"
+#include "control-plane/pool/pool.h"
+#include "vmm/base/event_loop.h"
+
+namespace hearth::control {
+
+// What all instances of a node share; outlives them.
+struct InstanceContext {
+  const LocalNodeConfig* config;
+  EventLoop* loop;
+  Timers* timers;
+  Pool* pool;
+  LogSink* logs;
+};
+
+// Boot() and Initialise() are called once, by the thread that got the new member from the pool, and
+// Wake() by the one that holds it. The rest is thread-safe.
+class Instance final : public PoolMember, public std::enable_shared_from_this<Instance> {
+ public:
+  Instance(const InstanceContext* context, VersionPtr version, std::string id);
+
+  // From nothing to an agent that is configured. UNAVAILABLE with what went wrong, or CANCELLED.
+  absl::Status Boot(const Cancellation& cancellation);
+  // Starts the function's runtime. FAILED_PRECONDITION with a FunctionError payload when the
+  // function failed, else as Boot().
+  absl::Status Initialise(const Cancellation& cancellation);
+
+  // Makes sure that its processors run.
+  absl::Status Wake() ABSL_LOCKS_EXCLUDED(power_mutex_);
+  // Stops its processors, if the pool still has it as PAUSED.
+  void Pause() ABSL_LOCKS_EXCLUDED(power_mutex_);
+
+  // Ends the machine by force, without waiting.
+  void Kill() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends it and waits until its host resources are free; `orderly` gives the agent a chance.
+  void Terminate(bool orderly) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until Terminate() is done.
+  void AwaitTerminated() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // How the machine ended; waits for it until `deadline`.
+  std::optional<MachineExit> AwaitExit(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  bool usable() const override { return usable_.load(std::memory_order_acquire); }
+  const VersionDescription& description() const { return *version_; }
+  const VersionPtr& version_ptr() const { return version_; }
+  absl::Time created() const { return created_; }
+  std::string boot_id() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<AgentSession> session() const ABSL_LOCKS_EXCLUDED(mutex_);
+  LogRelay& logs() { return logs_; }
+  // CPU time of the VMM so far; zero when it cannot be told.
+  absl::Duration CpuTime() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  absl::Status MakeMachine() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<MachineSpec> MakeSpec();
+  absl::Status Connect(absl::Time deadline);
+  absl::Status Configure(absl::Time deadline);
+  absl::Status CallStartRuntime();
+  // The status of a step that failed, with what is known about why.
+  absl::Status Explain(const absl::Status& status, absl::string_view step,
+                       const Cancellation& cancellation);
+  void OnMachineExit(const MachineExit& exit) ABSL_LOCKS_EXCLUDED(mutex_);
+  void BecomeUnusable();
+  Machine* machine() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const InstanceContext* const context_;
+  const VersionPtr version_;
+  const std::string id_;
+  const absl::Time created_ = absl::Now();
+  LogRelay logs_;
+  std::atomic<bool> usable_{true};
+
+  absl::Mutex power_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  bool paused_ ABSL_GUARDED_BY(power_mutex_) = false;
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  bool making_ ABSL_GUARDED_BY(mutex_) = false;  // The backend is at it.
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;   // It is to end; what is not begun must not.
+  bool terminated_ ABSL_GUARDED_BY(mutex_) = false;
+  bool exit_expected_ ABSL_GUARDED_BY(mutex_) = false;  // OnMachineExit() is to come or runs.
+  std::optional<MachineExit> exit_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<ConsoleTail> console_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<AgentSession> session_ ABSL_GUARDED_BY(mutex_);
+  // Set once; what it points to lives as long as the instance.
+  std::unique_ptr<Machine> machine_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace hearth::control

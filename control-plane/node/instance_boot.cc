@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/random.h>
+
+#include <array>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "control-plane/node/instance.h"
+#include "control-plane/node/names.h"
+#include "control-plane/node/sanitize.h"
+#include "vmm/base/status.h"
+
+namespace hearth::control {
+namespace {
+
+// The agent's own image is the root; Debian's kernels need nothing more to find it. A guest that
+// ends resets (reboot=t: by triple fault, the shortest way) instead of waiting for someone to look.
+constexpr char kCommandLine[] =
+    "root=/dev/vda ro rootfstype=erofs init=/hearth-agent console=ttyS0 quiet loglevel=4 "
+    "reboot=t panic=-1 random.trust_cpu=on tsc=reliable no_timer_check i8042.noaux i8042.nokbd";
+
+constexpr char kAgentSerial[] = "agent";
+constexpr char kRuntimeSerial[] = "runtime";
+constexpr char kCodeSerial[] = "code";
+constexpr char kDiskFilesystem[] = "erofs";
+constexpr size_t kEntropyBytes = 256;
+constexpr size_t kHostnameIdBytes = 12;  // Of a UUID's end, its most random part.
+// The machine's end follows on the connection's at once, when it was its cause.
+constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
+
+absl::StatusOr<std::string> RandomBytes(size_t count) {
+  std::string bytes(count, '\0');
+  for (size_t filled = 0; filled < count;) {
+    const ssize_t got = getrandom(bytes.data() + filled, count - filled, 0);
+    if (got < 0 && errno != EINTR) return ErrnoStatus("getrandom");
+    if (got > 0) filled += static_cast<size_t>(got);
+  }
+  return bytes;
+}
+
+absl::Status FunctionFailed(const hearth::v1::FunctionError& error) {
+  absl::Status status = absl::FailedPreconditionError(
+      absl::StrCat("the function failed to initialise: ", error.type(), ": ", error.message()));
+  status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
+  return status;
+}
+
+}  // namespace
+
+absl::Status Instance::Boot(const Cancellation& cancellation) {
+  const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
+  const absl::Time deadline = absl::Now() + context_->config->boot_timeout;
+  absl::Status status = MakeMachine();
+  if (status.ok()) status = machine()->Start();
+  if (status.ok()) status = Connect(deadline);
+  if (status.ok()) status = Configure(deadline);
+  return status.ok() ? status : Explain(status, "starting an instance", cancellation);
+}
+
+absl::StatusOr<MachineSpec> Instance::MakeSpec() {
+  MachineSpec spec;
+  spec.id = id_;
+  spec.memory_mib = version_->memory_mib;
+  spec.kernel_path = context_->config->kernel.path;
+  spec.command_line = kCommandLine;
+  spec.disks = {{context_->config->agent.path, true, kAgentSerial},
+                {version_->runtime.image.path, true, kRuntimeSerial},
+                {version_->code_disk.path, true, kCodeSerial}};
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(console_, ConsoleTail::Start(context_->loop, &spec.console));
+  return spec;
+}
+
+absl::Status Instance::MakeMachine() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return absl::UnavailableError("the instance was ended");
+    making_ = true;
+  }
+  absl::StatusOr<MachineSpec> spec = MakeSpec();
+  absl::StatusOr<std::unique_ptr<Machine>> made =
+      spec.ok() ? context_->config->backend->Create(*std::move(spec)) : spec.status();
+  Machine* created = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    making_ = false;
+    changed_.SignalAll();
+    if (!made.ok()) return made.status();
+    machine_ = *std::move(made);
+    created = machine_.get();
+    if (ended_) return absl::UnavailableError("the instance was ended");
+    exit_expected_ = true;
+  }
+  // Terminate() waits for it, so that this outlives it and the backend's thread never holds the
+  // last reference to its own machine.
+  created->OnExit([this](const MachineExit& exit) { OnMachineExit(exit); });
+  return absl::OkStatus();
+}
+
+absl::Status Instance::Connect(absl::Time deadline) {
+  ASSIGN_OR_RETURN(UniqueFd stream, machine()->AcceptAgent(deadline));
+  AgentSessionOptions options;
+  options.build = context_->config->build;
+  options.on_log = [weak = weak_from_this()](agent::v1::LogLines lines) {
+    if (const auto self = weak.lock()) self->logs_.Tell(lines, absl::Now());
+  };
+  options.on_unusable = [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->BecomeUnusable();
+  };
+  std::shared_ptr<AgentSession> agent =
+      AgentSession::Start(context_->loop, std::move(stream), std::move(options));
+  bool ended;
+  {
+    absl::MutexLock lock(&mutex_);
+    session_ = agent;
+    ended = ended_ || exit_.has_value();
+  }
+  if (ended) agent->Close(absl::UnavailableError("the instance was ended"));
+  return agent->WaitReady(deadline);
+}
+
+absl::Status Instance::Configure(absl::Time deadline) {
+  agent::v1::Call call;
+  agent::v1::ConfigureInstance& configure = *call.mutable_configure_instance();
+  configure.set_instance_id(id_);
+  configure.set_hostname(
+      absl::StrCat("hearth-", id_.substr(id_.size() - std::min(id_.size(), kHostnameIdBytes))));
+  ASSIGN_OR_RETURN(*configure.mutable_entropy(), RandomBytes(kEntropyBytes));
+  const auto mount = [&](agent::v1::Mount::Role role, const char* serial) {
+    agent::v1::Mount* const added = configure.add_mounts();
+    added->set_role(role);
+    added->set_disk_serial(serial);
+    added->set_filesystem(kDiskFilesystem);
+  };
+  mount(agent::v1::Mount::ROLE_RUNTIME, kRuntimeSerial);
+  mount(agent::v1::Mount::ROLE_CODE, kCodeSerial);
+  configure.mutable_limits()->set_process_count(context_->config->process_count);
+  configure.mutable_limits()->set_open_files(context_->config->open_files);
+  auto& environment = *configure.mutable_environment();
+  for (const auto& [key, value] : version_->runtime.environment) environment[key] = value;
+  for (const auto& [key, value] : version_->environment) environment[key] = value;
+  configure.set_wall_clock_unix_ns(absl::ToUnixNanos(absl::Now()));
+  return session()->Call(std::move(call), deadline).status();
+}
+
+absl::Status Instance::Initialise(const Cancellation& cancellation) {
+  const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
+  const absl::Status status = CallStartRuntime();
+  if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
+  return Explain(status, "initialising the function", cancellation);
+}
+
+absl::Status Instance::CallStartRuntime() {
+  agent::v1::Call call;
+  agent::v1::StartRuntime& start = *call.mutable_start_runtime();
+  const RuntimeDescription& runtime = version_->runtime;
+  start.set_interface(runtime.runtime_api ? agent::v1::StartRuntime::INTERFACE_RUNTIME_API
+                                          : agent::v1::StartRuntime::INTERFACE_STDIO);
+  for (const std::string& argument : runtime.arguments) {
+    start.mutable_process()->add_arguments(argument);
+  }
+  const VersionName name = ParseVersionName(version_->name);
+  start.set_handler(runtime.handler);
+  start.set_function_name(name.function);
+  start.set_function_version(name.number);
+  start.set_memory_mib(version_->memory_mib);
+  start.set_init_timeout_ms(absl::ToInt64Milliseconds(version_->init_timeout));
+  start.set_max_response_bytes(context_->config->max_response_bytes);
+
+  const absl::StatusOr<agent::v1::Reply> reply = session()->Call(
+      std::move(call), absl::Now() + version_->init_timeout + context_->config->timeout_grace);
+  if (reply.status().code() == absl::StatusCode::kDeadlineExceeded) {
+    hearth::v1::FunctionError error;
+    error.set_type("Sandbox.TimedOut");
+    error.set_message(absl::StrCat("the initialisation did not end within ",
+                                   absl::FormatDuration(version_->init_timeout)));
+    return FunctionFailed(error);
+  }
+  RETURN_IF_ERROR(reply.status());
+  if (!reply->has_runtime_started()) {
+    return absl::InternalError("the agent answered StartRuntime without a result");
+  }
+  if (reply->runtime_started().has_error()) {
+    return FunctionFailed(SanitizeError(reply->runtime_started().error()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Instance::Explain(const absl::Status& status, absl::string_view step,
+                               const Cancellation& cancellation) {
+  if (cancellation.cancelled()) return absl::CancelledError("cancelled");
+  std::string detail = absl::StrCat(step, ": ", status.message());
+  // A connection that ended by itself has its cause in the machine.
+  if (machine() != nullptr && status.code() == absl::StatusCode::kUnavailable) {
+    const std::optional<MachineExit> exit = AwaitExit(absl::Now() + kExitFollows);
+    if (exit.has_value() && !absl::StrContains(detail, exit->detail)) {
+      absl::StrAppend(&detail, "; the machine ended: ", exit->detail);
+    }
+  }
+  std::shared_ptr<ConsoleTail> console;
+  {
+    absl::MutexLock lock(&mutex_);
+    console = console_;
+  }
+  const std::string words = console ? console->Text() : "";
+  if (!words.empty()) absl::StrAppend(&detail, "; the guest's last words: ", words);
+  return absl::UnavailableError(detail);
+}
+
+}  // namespace hearth::control

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// LocalNode::Invoke: from a reservation to a report.
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "control-plane/node/local_node.h"
+#include "control-plane/node/local_node_impl.h"
+#include "control-plane/node/names.h"
+#include "control-plane/node/outcome.h"
+#include "vmm/base/status.h"
+
+namespace hearth::control {
+namespace {
+
+// Why a connection ended is known once its machine's end is reported, which is soon after.
+constexpr absl::Duration kExitFollows = absl::Seconds(2);
+
+// As user code and the AWS clients in it know one.
+std::string FunctionArn(const VersionDescription& version) {
+  const VersionName name = ParseVersionName(version.name);
+  return absl::StrCat("arn:hearth:lambda:local:", name.tenant, ":function:", name.function, ":",
+                      name.number);
+}
+
+agent::v1::Invoke MakeInvoke(const VersionDescription& version, const InvocationRequest& request,
+                             absl::Time begin) {
+  agent::v1::Invoke invoke;
+  invoke.set_invocation_id(request.id);
+  invoke.set_timeout_ms(absl::ToInt64Milliseconds(version.timeout));
+  invoke.set_deadline_unix_ms(absl::ToUnixMillis(begin + version.timeout));
+  invoke.set_content_type(request.content_type);
+  invoke.set_function_arn(FunctionArn(version));
+  invoke.set_trace_id(request.trace_parent);
+  invoke.set_client_context(request.client_context);
+  return invoke;
+}
+
+// Ends the instance when the deadline has passed, whatever its agent says or does.
+class DeadlineGuard {
+ public:
+  DeadlineGuard(Timers* timers, std::shared_ptr<Instance> instance, absl::Duration delay)
+      : timers_(timers), expired_(std::make_shared<std::atomic<bool>>(false)) {
+    id_ = timers->After(delay, [expired = expired_, instance = std::move(instance)] {
+      expired->store(true);
+      instance->session()->Close(absl::DeadlineExceededError("the deadline has passed"));
+      instance->Kill();
+    });
+  }
+  ~DeadlineGuard() { timers_->Cancel(id_); }
+  DeadlineGuard(const DeadlineGuard&) = delete;
+  DeadlineGuard& operator=(const DeadlineGuard&) = delete;
+  bool expired() const { return expired_->load(); }
+
+ private:
+  Timers* const timers_;
+  const std::shared_ptr<std::atomic<bool>> expired_;
+  Timers::Id id_;
+};
+
+struct Attempt {
+  InvocationEnd end;
+  absl::Time begin;
+  absl::Time finish;
+  absl::Duration cpu;
+};
+
+Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
+                const InstanceContext& context, const InvocationRequest& request,
+                PayloadReader& payload, ResponseSink& response, const Cancellation& cancellation) {
+  const VersionDescription& version = instance.description();
+  Attempt attempt;
+  attempt.end.timeout = version.timeout;
+  const absl::Duration cpu_before = instance.CpuTime();
+  attempt.begin = absl::Now();
+  instance.logs().BeginInvocation(request.id);
+  SessionInvocation invocation;
+  invocation.invoke = MakeInvoke(version, request, attempt.begin);
+  invocation.max_response_bytes = context.config->max_response_bytes;
+  invocation.cancel_grace = context.config->cancel_grace;
+  {
+    const DeadlineGuard guard(context.timers, shared,
+                              version.timeout + context.config->timeout_grace);
+    attempt.end.session =
+        instance.session()->Invoke(std::move(invocation), payload, response, cancellation);
+    attempt.end.expired = guard.expired();
+  }
+  attempt.finish = absl::Now();
+  if (!attempt.end.session.connection.ok()) {
+    instance.Kill();
+    attempt.end.exit = instance.AwaitExit(absl::Now() + kExitFollows);
+  }
+  attempt.cpu = std::max(instance.CpuTime() - cpu_before, absl::ZeroDuration());
+  return attempt;
+}
+
+InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& request,
+                            const Attempt& attempt, Verdict verdict) {
+  const Instance& instance = *held.instance;
+  InvocationReport report;
+  report.content_type = std::move(verdict.content_type);
+  hearth::v1::Invocation& invocation = report.invocation;
+  invocation.set_name(
+      absl::StrCat(FunctionNameOf(instance.version()), "/invocations/", request.id));
+  invocation.set_version(instance.version());
+  *invocation.mutable_start_time() = ToProto(request.arrival);
+  *invocation.mutable_end_time() = ToProto(attempt.finish);
+  invocation.set_outcome(verdict.outcome);
+  if (verdict.error.has_value()) *invocation.mutable_error() = *std::move(verdict.error);
+  invocation.set_start_kind(held.start_kind());
+  invocation.set_instance(instance.name());
+  invocation.set_guest_boot_id(instance.boot_id());
+
+  hearth::v1::HostUsage& host = *invocation.mutable_usage()->mutable_host();
+  host.set_wall_ns(absl::ToInt64Nanoseconds(attempt.finish - attempt.begin));
+  host.set_cpu_ns(absl::ToInt64Nanoseconds(attempt.cpu));
+  host.set_memory_mib(static_cast<int64_t>(instance.memory_mib()));
+  host.set_request_bytes(static_cast<int64_t>(attempt.end.session.request_bytes));
+  host.set_response_bytes(static_cast<int64_t>(attempt.end.session.response_bytes));
+  host.set_boot_cpu_ns(absl::ToInt64Nanoseconds(held.boot_cpu));
+  if (verdict.usage.has_value()) {
+    *invocation.mutable_usage()->mutable_guest() = *std::move(verdict.usage);
+  }
+  hearth::v1::Timing& timing = *invocation.mutable_timing();
+  *timing.mutable_queued() = ToProto(held.queued);
+  *timing.mutable_boot() = ToProto(held.boot);
+  *timing.mutable_init() = ToProto(held.init);
+  *timing.mutable_execution() = ToProto(attempt.finish - attempt.begin);
+  *timing.mutable_total() =
+      ToProto(std::max(attempt.finish - request.arrival, absl::ZeroDuration()));
+  return report;
+}
+
+}  // namespace
+
+absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> reservation,
+                                                   const InvocationRequest& request,
+                                                   PayloadSource& payload, ResponseSink& response,
+                                                   const Cancellation& cancellation) {
+  // Every reservation of this node is one of these.
+  std::unique_ptr<HeldInstance> held(static_cast<HeldInstance*>(reservation.release()));
+  PayloadReader reader(payload);
+  for (bool retried = false;; retried = true) {
+    // An instance may have died since it was reserved. Nothing was sent to it then, so another may
+    // serve, once.
+    absl::Status dead = held->instance->Wake();
+    if (dead.ok()) {
+      // The first piece of the payload comes before the agent is told, so that a client that fails
+      // right away costs the instance nothing.
+      RETURN_IF_ERROR(reader.Fetch());
+      const Attempt attempt = RunOnce(*held->instance, held->instance, impl_->context, request,
+                                      reader, response, cancellation);
+      Verdict verdict = Judge(attempt.end);
+      if (verdict.not_started.ok()) {
+        held->served = true;
+        held->reusable = verdict.reusable;
+        return MakeReport(*held, request, attempt, std::move(verdict));
+      }
+      held->reusable = false;
+      dead = verdict.not_started;
+      if (attempt.end.session.sent) return dead;
+    }
+    held->reusable = false;
+    if (retried || cancellation.cancelled()) return absl::UnavailableError(dead.message());
+    const VersionPtr version = held->instance->version_ptr();
+    held.reset();
+    ASSIGN_OR_RETURN(
+        held, impl_->Hold(version, absl::Now() + impl_->config.queue_wait, nullptr, cancellation));
+  }
+}
+
+}  // namespace hearth::control
