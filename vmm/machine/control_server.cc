@@ -37,6 +37,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Create(Options opt
   frame.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
   frame.mutable_hello()->set_build(server->options_.build);
   RETURN_IF_ERROR(server->SendFrame(frame));
+  server->vm_ = server->options_.system->CreateVm();
   return server;
 }
 
@@ -150,8 +151,11 @@ absl::Status ControlServer::CreateMachine(const v1::CreateMachine& request, Fram
     return absl::FailedPreconditionError("an earlier CreateMachine failed; spawn a new VMM");
   }
   ASSIGN_OR_RETURN(MachineConfig config, ParseCreateRequest(request, fds));
+  RETURN_IF_ERROR(vm_.status());
   Machine::Options options;
   options.system = &*options_.system;
+  options.vm = *std::move(vm_);
+  vm_ = absl::FailedPreconditionError("the VM is in use");
   options.loop = options_.loop;
   options.exited = [this](const ExitOutcome& outcome) { SendExited(outcome); };
   options.vsock_connection = [this](uint32_t port, uint32_t guest_port, UniqueFd socket) {

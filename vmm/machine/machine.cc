@@ -29,7 +29,10 @@ absl::StatusOr<GuestMemory> MakeMemory(uint32_t memory_mib) {
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(MachineConfig config, Options options) {
   const System& system = *options.system;
   ASSIGN_OR_RETURN(GuestMemory memory, MakeMemory(config.memory_mib));
-  ASSIGN_OR_RETURN(Vm vm, system.CreateVm());
+  if (!options.vm.has_value()) {
+    ASSIGN_OR_RETURN(options.vm, system.CreateVm());
+  }
+  Vm vm = *std::exchange(options.vm, std::nullopt);
   // In the order that vm.h asks for.
   RETURN_IF_ERROR(vm.SetTssAddress(x86_64::kTssAddress));
   uint32_t slot = 0;

@@ -36,6 +36,7 @@ class Machine {
  public:
   struct Options {
     const System* system = nullptr;  // Used by Create() only.
+    std::optional<Vm> vm;            // A fresh VM; made by Create() when there is none.
     EventLoop* loop = nullptr;       // Outlives the machine.
     // Once, from the loop, after the machine has ended in whatever way.
     std::function<void(ExitOutcome)> exited;

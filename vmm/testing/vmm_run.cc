@@ -8,21 +8,25 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 #include "vmm/base/token_bucket.h"
+#include "vmm/testing/tiny_guest.h"
 #include "vmm/testing/vmm_process.h"
 
 namespace hearth::vmm::testing {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: hearth-vmm-run --vmm=PATH --kernel=VMLINUX [--initrd=FILE] [--command-line=TEXT]\n"
+    "usage: hearth-vmm-run --vmm=PATH --kernel=VMLINUX|--do-nothing [--initrd=FILE]\n"
+    "         [--command-line=TEXT] [--repeat=N]\n"
     "         [--memory-mib=N] [--disk=FILE]... [--entropy] [--guest-cid=N] [--timeout-ms=N]\n"
-    "Exits with 0 when the guest reset itself.\n";
+    "Exits with 0 when the guest reset itself. With --do-nothing the guest writes one byte, and\n"
+    "the time from spawn to that byte is shown, N times.\n";
 
 struct Arguments {
   std::string vmm, kernel, initrd, command_line;
@@ -30,7 +34,9 @@ struct Arguments {
   uint32_t memory_mib = 128;
   uint32_t guest_cid = 0;
   uint32_t timeout_ms = 120'000;
+  uint32_t repeat = 1;
   bool entropy = false;
+  bool do_nothing = false;
 };
 
 bool Parse(int argc, char** argv, Arguments& to) {
@@ -53,6 +59,10 @@ bool Parse(int argc, char** argv, Arguments& to) {
       good = absl::SimpleAtoi(text, &to.guest_cid);
     } else if (absl::ConsumePrefix(&text, "--timeout-ms=")) {
       good = absl::SimpleAtoi(text, &to.timeout_ms);
+    } else if (absl::ConsumePrefix(&text, "--repeat=")) {
+      good = absl::SimpleAtoi(text, &to.repeat);
+    } else if (text == "--do-nothing") {
+      to.do_nothing = true;
     } else if (text == "--entropy") {
       to.entropy = true;
     } else {
@@ -60,7 +70,7 @@ bool Parse(int argc, char** argv, Arguments& to) {
     }
     if (!good) return false;
   }
-  return !to.vmm.empty() && !to.kernel.empty();
+  return !to.vmm.empty() && to.kernel.empty() == to.do_nothing;
 }
 
 absl::StatusOr<UniqueFd> Open(const std::string& path, int flags = O_RDONLY) {
@@ -69,7 +79,7 @@ absl::StatusOr<UniqueFd> Open(const std::string& path, int flags = O_RDONLY) {
   return fd;
 }
 
-absl::Status Create(VmmProcess& process, const Arguments& arguments) {
+absl::Status Create(VmmProcess& process, const Arguments& arguments, int console) {
   v1::Request request;
   v1::CreateMachine& create = *request.mutable_create();
   create.set_memory_mib(arguments.memory_mib);
@@ -78,10 +88,14 @@ absl::Status Create(VmmProcess& process, const Arguments& arguments) {
   create.set_entropy(arguments.entropy);
   if (arguments.guest_cid != 0) create.mutable_vsock()->set_guest_cid(arguments.guest_cid);
   std::vector<UniqueFd> fds;
-  ASSIGN_OR_RETURN(UniqueFd kernel, Open(arguments.kernel));
-  fds.push_back(std::move(kernel));
+  if (arguments.do_nothing) {
+    fds.push_back(MemoryFile(KernelOf(DoNothingCode())));
+  } else {
+    ASSIGN_OR_RETURN(UniqueFd kernel, Open(arguments.kernel));
+    fds.push_back(std::move(kernel));
+  }
   create.mutable_console()->set_fd(1);
-  fds.emplace_back(dup(STDOUT_FILENO));
+  fds.emplace_back(dup(console));
   if (!arguments.initrd.empty()) {
     create.set_has_initrd(true);
     create.set_initrd_fd(static_cast<uint32_t>(fds.size()));
@@ -98,13 +112,42 @@ absl::Status Create(VmmProcess& process, const Arguments& arguments) {
   return process.Call(std::move(request), std::move(fds)).status();
 }
 
-absl::Status Run(const Arguments& arguments) {
+// What the process costs before the guest runs: of guest memory only boot data is touched by then.
+void ShowMemory(pid_t pid) {
+  std::FILE* file = std::fopen(absl::StrCat("/proc/", pid, "/smaps_rollup").c_str(), "re");
+  if (file == nullptr) return;
+  char line[256];
+  while (std::fgets(line, sizeof(line), file) != nullptr) {
+    if (std::strncmp(line, "Pss:", 4) == 0 || std::strncmp(line, "Private", 7) == 0) {
+      std::fputs(line, stderr);
+    }
+  }
+  std::fclose(file);
+}
+
+absl::Status RunOnce(const Arguments& arguments) {
+  int ends[2] = {-1, -1};
+  if (arguments.do_nothing && pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus("pipe2");
+  const UniqueFd read_end(ends[0]), write_end(ends[1]);
   const uint64_t begin_ns = MonotonicNs();
+  const auto elapsed_ms = [begin_ns] {
+    return static_cast<double>(MonotonicNs() - begin_ns) / 1e6;
+  };
   ASSIGN_OR_RETURN(VmmProcess process, VmmProcess::Spawn(arguments.vmm));
-  RETURN_IF_ERROR(Create(process, arguments));
+  const double spawned_ms = elapsed_ms();
+  RETURN_IF_ERROR(
+      Create(process, arguments, arguments.do_nothing ? write_end.get() : STDOUT_FILENO));
+  const double created_ms = elapsed_ms();
+  if (arguments.do_nothing) ShowMemory(process.pid());
   v1::Request start;
   start.mutable_start();
   RETURN_IF_ERROR(process.Call(std::move(start)).status());
+  if (arguments.do_nothing) {
+    char byte;
+    if (read(read_end.get(), &byte, 1) != 1) return absl::DataLossError("no byte on the console");
+    std::fprintf(stderr, "spawned %.3f, created %.3f, first byte %.3f ms\n", spawned_ms, created_ms,
+                 elapsed_ms());
+  }
   const auto exited = process.AwaitExited(static_cast<int>(arguments.timeout_ms));
   if (!exited.ok()) {
     const auto status = process.Wait(1000);
@@ -114,11 +157,16 @@ absl::Status Run(const Arguments& arguments) {
   }
   std::fprintf(stderr, "hearth-vmm-run: %s, %s, after %.1f ms\n",
                v1::Exited::Reason_Name(exited->reason()).c_str(), exited->detail().c_str(),
-               static_cast<double>(MonotonicNs() - begin_ns) / 1e6);
+               elapsed_ms());
   if (exited->reason() != v1::Exited::REASON_GUEST_RESET) {
     return absl::AbortedError(exited->detail());
   }
   return process.Wait(static_cast<int>(arguments.timeout_ms)).status();
+}
+
+absl::Status Run(const Arguments& arguments) {
+  for (uint32_t i = 0; i < arguments.repeat; ++i) RETURN_IF_ERROR(RunOnce(arguments));
+  return absl::OkStatus();
 }
 
 }  // namespace
