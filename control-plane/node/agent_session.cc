@@ -195,6 +195,13 @@ void AgentSession::Close(const absl::Status& why) {
   TellIfUnusable();
 }
 
+void AgentSession::CloseAfterReading(const absl::Status& why) {
+  loop_->Post([self = shared_from_this(), why] {
+    self->ReadSome();
+    self->Close(why);
+  });
+}
+
 absl::Status AgentSession::status() const {
   absl::MutexLock lock(&mutex_);
   return status_;

@@ -95,6 +95,9 @@ class AgentSession : public std::enable_shared_from_this<AgentSession>, private 
   // Ends the connection; calls under way fail with `why`. No-op when it has ended.
   void Close(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // As Close(), once what the agent sent before its end is read. Does not wait for that.
+  void CloseAfterReading(const absl::Status& why);
+
   absl::Status status() const ABSL_LOCKS_EXCLUDED(mutex_);
   bool usable() const { return usable_.load(std::memory_order_acquire); }
   std::string boot_id() const ABSL_LOCKS_EXCLUDED(mutex_);

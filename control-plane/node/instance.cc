@@ -89,7 +89,8 @@ void Instance::OnMachineExit(const MachineExit& exit) {
     changed_.SignalAll();
   }
   if (agent) {
-    agent->Close(absl::UnavailableError(absl::StrCat("the machine ended: ", exit.detail)));
+    agent->CloseAfterReading(
+        absl::UnavailableError(absl::StrCat("the machine ended: ", exit.detail)));
   }
   BecomeUnusable();
   absl::MutexLock lock(&mutex_);
@@ -128,13 +129,6 @@ void Instance::Terminate(bool orderly) {
   if (console) console->Close();
   absl::MutexLock lock(&mutex_);
   while (exit_expected_) changed_.Wait(&mutex_);
-  terminated_ = true;
-  changed_.SignalAll();
-}
-
-void Instance::AwaitTerminated() {
-  absl::MutexLock lock(&mutex_);
-  while (!terminated_) changed_.Wait(&mutex_);
 }
 
 std::optional<MachineExit> Instance::AwaitExit(absl::Time deadline) {

@@ -53,8 +53,6 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   void Kill() ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends it and waits until its host resources are free; `orderly` gives the agent a chance.
   void Terminate(bool orderly) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits until Terminate() is done.
-  void AwaitTerminated() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // How the machine ended; waits for it until `deadline`.
   std::optional<MachineExit> AwaitExit(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -94,9 +92,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
 
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;
-  bool making_ ABSL_GUARDED_BY(mutex_) = false;  // The backend is at it.
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;   // It is to end; what is not begun must not.
-  bool terminated_ ABSL_GUARDED_BY(mutex_) = false;
+  bool making_ ABSL_GUARDED_BY(mutex_) = false;         // The backend is at it.
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;          // It is to end; what is not begun must not.
   bool exit_expected_ ABSL_GUARDED_BY(mutex_) = false;  // OnMachineExit() is to come or runs.
   std::optional<MachineExit> exit_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ConsoleTail> console_ ABSL_GUARDED_BY(mutex_);

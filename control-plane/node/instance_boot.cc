@@ -116,7 +116,7 @@ absl::Status Instance::Connect(absl::Time deadline) {
     session_ = agent;
     ended = ended_ || exit_.has_value();
   }
-  if (ended) agent->Close(absl::UnavailableError("the instance was ended"));
+  if (ended) agent->CloseAfterReading(absl::UnavailableError("the instance was ended"));
   return agent->WaitReady(deadline);
 }
 

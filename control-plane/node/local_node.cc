@@ -168,7 +168,7 @@ absl::StatusOr<PreparedVersion> LocalNode::Prepare(VersionPtr version, PreparePr
     prepared = {held.boot, held.init};
   }
   if (made.ok()) return prepared;
-  instance->AwaitTerminated();
+  impl_->pool.AwaitGone(instance);
   return made;
 }
 

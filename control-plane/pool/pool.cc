@@ -272,6 +272,11 @@ void Pool::Gone(const PoolMemberPtr& member) {
   RunAll(actions);
 }
 
+void Pool::AwaitGone(const PoolMemberPtr& member) {
+  absl::MutexLock lock(&mutex_);
+  while (members_.count(member) != 0) gone_.Wait(&mutex_);
+}
+
 void Pool::BeginDrain(const std::string& prefix, bool force, Actions* actions) {
   draining_.insert(prefix);
   for (Waiter* waiter : queue_) {

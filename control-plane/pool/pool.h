@@ -113,6 +113,9 @@ class Pool {
   // A stopped member's memory is free.
   void Gone(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Waits until Gone() was called for a member that was stopped.
+  void AwaitGone(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Ends all members whose version is `prefix` or below it, once they are not held, or at once when
   // `force`; waits until they are gone.
   void Drain(const std::string& prefix, bool force) ABSL_LOCKS_EXCLUDED(mutex_);
