@@ -27,6 +27,7 @@ struct FakePacket {
 class VsockGuestFake {
  public:
   static constexpr uint32_t kReceiveBufferBytes = 4096 + sizeof(VsockHeader);
+  static constexpr size_t kMaxSendBytes = 512 * 1024;
 
   struct Accepted {
     uint32_t host_port;
@@ -39,11 +40,13 @@ class VsockGuestFake {
 
   // A header from `guest_port` to `host_port` with all the credit there is.
   static VsockHeader Header(VsockOp op, uint32_t guest_port, uint32_t host_port = kFakeHostPort);
-  void Send(VsockHeader header, std::string_view data = {});
+  // False when the transmit queue is full; `data` is at most kMaxSendBytes.
+  bool Send(VsockHeader header, std::string_view data = {});
   // The next packet of the device, whose buffer is posted again unless told otherwise; nothing if
-  // there is none after the loop has run.
+  // there is none after the loop has run, or none that makes sense.
   std::optional<FakePacket> Receive(bool post_again = true);
-  void PostReceiveBuffer(uint64_t slot);
+  // False when the receive queue is full. `slot` is below kVsockDataQueueSize.
+  bool PostReceiveBuffer(uint64_t slot);
   // Runs the loop until it has nothing to do.
   void RunLoop();
 
