@@ -21,7 +21,7 @@ poke_next:
     mov 8(%esi), %ecx
     mov 12(%esi), %ebp
     add $16, %esi
-    cmp $18, %eax
+    cmp $19, %eax
     ja poke_end
     mov (BASE + poke_table - poke_code)(,%eax,4), %eax
     jmp *%eax
@@ -41,10 +41,13 @@ poke_write16:
 poke_write32:
     mov %ecx, (%ebx)
     jmp poke_next
-poke_write64:
-    movd %ecx, %mm0
-    punpckldq %mm0, %mm0
-    movq %mm0, (%ebx)
+poke_write64:                   # The first exchange reads what is there, the second one writes.
+    mov %ebx, %edi
+    mov %ecx, %ebx
+    xor %eax, %eax
+    xor %edx, %edx
+    cmpxchg8b (%edi)
+    cmpxchg8b (%edi)
     jmp poke_next
 poke_read8:
     movb (%ebx), %al
@@ -108,6 +111,19 @@ poke_wait16:
     dec %ebp
     jnz 1b
     xor %eax, %eax
+    jmp poke_emit
+
+poke_wait_bits32:
+1:  mov (%ebx), %eax
+    and %ecx, %eax
+    cmp %eax, %ecx
+    je 2f
+    pause
+    dec %ebp
+    jnz 1b
+    xor %eax, %eax
+    jmp poke_emit
+2:  mov $1, %eax
     jmp poke_emit
 
 poke_random:                    # ECX: xorshift32.
@@ -191,7 +207,7 @@ poke_table:
     .long BASE + poke_in32 - poke_code
     .long BASE + poke_repeat - poke_code, BASE + poke_wait16 - poke_code
     .long BASE + poke_fuzz - poke_code, BASE + poke_fill - poke_code
-    .long BASE + poke_fill_random - poke_code
+    .long BASE + poke_fill_random - poke_code, BASE + poke_wait_bits32 - poke_code
 poke_code_end:
     .code64
     .popsection

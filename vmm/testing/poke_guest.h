@@ -16,7 +16,7 @@ class PokeScript {
   PokeScript& Write8(uint32_t address, uint32_t value) { return Add(1, address, value); }
   PokeScript& Write16(uint32_t address, uint32_t value) { return Add(2, address, value); }
   PokeScript& Write32(uint32_t address, uint32_t value) { return Add(3, address, value); }
-  // Eight bytes in one access, `value` in both halves.
+  // Reads and writes eight bytes in one access each, `value` in both halves.
   PokeScript& Write64(uint32_t address, uint32_t value) { return Add(4, address, value); }
   PokeScript& Read8(uint32_t address) { return Add(5, address); }
   PokeScript& Read16(uint32_t address) { return Add(6, address); }
@@ -32,6 +32,10 @@ class PokeScript {
   // Waits until the 16 bits at `address` are `value`, at most `tries` looks; yields 1 or 0.
   PokeScript& Wait16(uint32_t address, uint16_t value, uint32_t tries = kManyTries) {
     return Add(15, address, value, tries);
+  }
+  // The same until the 32-bit word at `address` has all of `bits`.
+  PokeScript& WaitBits32(uint32_t address, uint32_t bits, uint32_t tries = kManyTries) {
+    return Add(19, address, bits, tries);
   }
   // `count` reads and writes of random width and value within the 4 KiB at `page`. `seed` not 0.
   PokeScript& FuzzPage(uint32_t page, uint32_t seed, uint32_t count) {

@@ -32,7 +32,7 @@ absl::StatusOr<UniqueFd> AwayFromTargets(int fd) {
 
 }  // namespace
 
-absl::StatusOr<VmmProcess> VmmProcess::Spawn(const std::string& program) {
+absl::StatusOr<VmmProcess> VmmProcess::Spawn(const std::string& program, int log) {
   const UniqueFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   if (!kvm) return ErrnoStatus("/dev/kvm");
   ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
@@ -41,6 +41,8 @@ absl::StatusOr<VmmProcess> VmmProcess::Spawn(const std::string& program) {
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
+  // First, for `log` may be one of the targets.
+  if (log >= 0) posix_spawn_file_actions_adddup2(&actions, log, STDERR_FILENO);
   posix_spawn_file_actions_adddup2(&actions, control_source.get(), kControlFd);
   posix_spawn_file_actions_adddup2(&actions, kvm_source.get(), kKvmFd);
   std::string control = absl::StrCat("--control-fd=", kControlFd);

@@ -24,8 +24,9 @@ class VmmProcess {
     std::vector<UniqueFd> fds;
   };
 
-  // Starts the program with a control socket and /dev/kvm; exchanges Hello.
-  static absl::StatusOr<VmmProcess> Spawn(const std::string& program);
+  // Starts the program with a control socket and /dev/kvm; exchanges Hello. `log` becomes its
+  // standard error; -1: ours.
+  static absl::StatusOr<VmmProcess> Spawn(const std::string& program, int log = -1);
   VmmProcess(VmmProcess&& other) noexcept;
   VmmProcess& operator=(VmmProcess&&) = delete;
   ~VmmProcess();
