@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <array>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "vmm/base/status.h"
+
+namespace hearth::agent {
+
+using agent::v1::Call;
+using agent::v1::Reply;
+
+namespace {
+
+constexpr size_t kReadBytes = 128 * 1024;
+constexpr uint32_t kDefaultOpenFiles = 1024;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Machine* machine) {
+  ASSIGN_OR_RETURN(std::unique_ptr<EventLoop> loop, EventLoop::Create());
+  ASSIGN_OR_RETURN(Cgroup cgroup, Cgroup::Create(options.cgroup_path));
+  RETURN_IF_ERROR(cgroup.DelegateControllers());
+  if (fcntl(options.connection.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl");
+  std::unique_ptr<Agent> agent(
+      new Agent(std::move(options), machine, std::move(loop), std::move(cgroup)));
+  Agent* const raw = agent.get();
+  ASSIGN_OR_RETURN(raw->supervisor_, Supervisor::Create(raw->loop_.get(), &raw->cgroup_));
+  raw->context_.supervisor = raw->supervisor_.get();
+  RETURN_IF_ERROR(
+      raw->loop_->Add(raw->connection_.get(), EPOLLIN, [raw](uint32_t) { raw->ReadConnection(); }));
+  return agent;
+}
+
+Agent::Agent(AgentOptions options, Machine* machine, std::unique_ptr<EventLoop> loop, Cgroup cgroup)
+    : machine_(machine),
+      loop_(std::move(loop)),
+      connection_(std::move(options.connection)),
+      runtime_api_port_(options.runtime_api_port),
+      cgroup_(std::move(cgroup)) {
+  mux_ = std::make_unique<wire::Mux>(wire::MuxOptions{.side = wire::MuxSide::kAgent,
+                                                      .build = HEARTH_VERSION,
+                                                      .boot_id = std::move(options.boot_id)},
+                                     this);
+  context_.loop = loop_.get();
+  context_.mux = mux_.get();
+  context_.streams = &streams_;
+  context_.logs = &logs_;
+  context_.instance = &instance_;
+  context_.flush_logs = [this] { FlushLogs(); };
+  context_.send_event = [this](agent::v1::Event event) { SendEvent(std::move(event)); };
+  processes_ = std::make_unique<ProcessService>(&context_);
+}
+
+Agent::~Agent() {
+  // Before what their callbacks use.
+  supervisor_.reset();
+}
+
+absl::Status Agent::Run() {
+  while (true) {
+    FlushLogs();
+    WriteConnection();
+    RETURN_IF_ERROR(ended_);
+    if (shut_down_ && mux_->output().empty()) return absl::OkStatus();
+    RETURN_IF_ERROR(loop_->RunOnce());
+  }
+}
+
+void Agent::ReadConnection() {
+  std::array<char, kReadBytes> buffer;
+  const ssize_t got = read(connection_.get(), buffer.data(), buffer.size());
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (got < 0) {
+    ended_ = ErrnoStatus("read from the host");
+  } else if (got == 0) {
+    ended_ = absl::UnavailableError("the host closed the connection");
+  } else {
+    ended_ = mux_->Receive({buffer.data(), static_cast<size_t>(got)});
+  }
+}
+
+void Agent::WriteConnection() {
+  while (!mux_->output().empty()) {
+    const absl::string_view output = mux_->output();
+    const ssize_t count = write(connection_.get(), output.data(), output.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) break;
+    if (count < 0) {
+      ended_ = ErrnoStatus("write to the host");
+      return;
+    }
+    mux_->ConsumeOutput(static_cast<size_t>(count));
+    FlushLogs();
+  }
+  loop_->Modify(connection_.get(),
+                mux_->output().empty() ? uint32_t{EPOLLIN} : uint32_t{EPOLLIN | EPOLLOUT});
+}
+
+void Agent::FlushLogs() {
+  if (!mux_->ready()) return;
+  while (!events_.empty()) {
+    if (!mux_->SendEvent(events_.front()).ok()) return;
+    events_.pop_front();
+  }
+  // Nothing is taken from the buffer that the connection has no room for.
+  while (!logs_.empty() && mux_->output().size() < wire::kMuxOutputBytes) {
+    if (!mux_->SendEvent(logs_.TakeEvent()).ok()) return;
+  }
+}
+
+void Agent::SendEvent(agent::v1::Event event) {
+  events_.push_back(std::move(event));
+  FlushLogs();
+}
+
+void Agent::OnReady(const agent::v1::Hello&, uint32_t) {}
+
+void Agent::OnStreamData(uint32_t stream_id, absl::string_view data) {
+  auto it = streams_.find(stream_id);
+  if (it == streams_.end()) return mux_->AbortStream(stream_id, "no one reads this stream");
+  it->second->OnData(data);
+}
+
+void Agent::OnStreamEnd(uint32_t stream_id, bool aborted, absl::string_view reason) {
+  auto it = streams_.find(stream_id);
+  if (it != streams_.end()) it->second->OnEnd(aborted, reason);
+}
+
+void Agent::OnStreamWritable(uint32_t stream_id) {
+  auto it = streams_.find(stream_id);
+  if (it != streams_.end()) it->second->OnWritable();
+}
+
+void Agent::OnCall(Call call) {
+  if (shutting_down_) {
+    return context_.ReplyError(call.id(), absl::FailedPreconditionError("the agent shuts down"));
+  }
+  if (!instance_.configured && !call.has_configure_instance() && !call.has_shutdown()) {
+    return context_.ReplyError(
+        call.id(), absl::FailedPreconditionError("ConfigureInstance has to come first"));
+  }
+  switch (call.command_case()) {
+    case Call::kConfigureInstance:
+      return HandleConfigure(call.id(), call.configure_instance());
+    case Call::kStartProcess:
+      return processes_->Start(call.id(), call.start_process());
+    case Call::kSignalProcess:
+      return processes_->Signal(call.id(), call.signal_process());
+    case Call::kWaitProcess:
+      return processes_->Wait(call.id(), call.wait_process());
+    case Call::kGetProcessUsage:
+      return processes_->Usage(call.id(), call.get_process_usage());
+    case Call::kStartRuntime:
+      return HandleStartRuntime(call.id(), call.start_runtime());
+    case Call::kInvoke:
+      return HandleInvoke(call.id(), call.invoke());
+    case Call::kCancelInvocation:
+      return HandleCancel(call.id(), call.cancel_invocation());
+    case Call::kShutdown:
+      return HandleShutdown(call.id());
+    case Call::COMMAND_NOT_SET:
+      break;  // The multiplexer lets none through.
+  }
+  context_.ReplyError(call.id(), absl::UnimplementedError("an unknown command"));
+}
+
+absl::Status Agent::Configure(const agent::v1::ConfigureInstance& configure) {
+  if (instance_.configured) return absl::FailedPreconditionError("the instance is configured");
+  ASSIGN_OR_RETURN(ConfiguredMachine machine, machine_->Configure(configure));
+  RETURN_IF_ERROR(cgroup_.SetLimits(machine.limits));
+  instance_.sandbox.root = std::move(machine.user_root);
+  const uint32_t files = configure.limits().open_files();
+  instance_.sandbox.open_files = files == 0 ? kDefaultOpenFiles : files;
+  instance_.environment = {configure.environment().begin(), configure.environment().end()};
+  instance_.configured = true;
+  return absl::OkStatus();
+}
+
+void Agent::HandleConfigure(uint64_t call_id, const agent::v1::ConfigureInstance& configure) {
+  if (const absl::Status status = Configure(configure); !status.ok()) {
+    return context_.ReplyError(call_id, status);
+  }
+  Reply reply;
+  reply.set_id(call_id);
+  context_.Reply(reply);
+}
+
+void Agent::HandleStartRuntime(uint64_t call_id, const agent::v1::StartRuntime& start) {
+  switch (start.interface()) {
+    case agent::v1::StartRuntime::INTERFACE_RUNTIME_API:
+      if (stdio_ != nullptr) break;
+      if (api_ == nullptr) api_ = std::make_unique<ApiRuntime>(&context_, runtime_api_port_);
+      return api_->Start(call_id, start);
+    case agent::v1::StartRuntime::INTERFACE_STDIO:
+      if (api_ != nullptr || stdio_ != nullptr) break;
+      stdio_ = std::make_unique<StdioRuntime>(&context_);
+      return stdio_->Start(call_id, start);
+    default:
+      return context_.ReplyError(call_id, absl::InvalidArgumentError("an unknown interface"));
+  }
+  context_.ReplyError(call_id, absl::FailedPreconditionError("a runtime was started already"));
+}
+
+void Agent::HandleInvoke(uint64_t call_id, const agent::v1::Invoke& invoke) {
+  if (invoke.invocation_id().empty()) {
+    return context_.ReplyError(call_id, absl::InvalidArgumentError("an invocation without an id"));
+  }
+  if (stdio_ != nullptr) return stdio_->Invoke(call_id, invoke);
+  if (api_ != nullptr) return api_->Invoke(call_id, invoke);
+  context_.ReplyError(call_id, absl::FailedPreconditionError("StartRuntime has to come first"));
+}
+
+void Agent::HandleCancel(uint64_t call_id, const agent::v1::CancelInvocation& cancel) {
+  const bool found = (stdio_ != nullptr && stdio_->Cancel(cancel.invocation_id())) ||
+                     (api_ != nullptr && api_->Cancel(cancel.invocation_id()));
+  if (!found) {
+    return context_.ReplyError(call_id, absl::NotFoundError(absl::StrCat(
+                                            "no invocation ", cancel.invocation_id(), " runs")));
+  }
+  Reply reply;
+  reply.set_id(call_id);
+  context_.Reply(reply);
+}
+
+void Agent::HandleShutdown(uint64_t call_id) {
+  shutting_down_ = true;
+  supervisor_->KillAll([this, call_id] {
+    Reply reply;
+    reply.set_id(call_id);
+    context_.Reply(reply);
+    shut_down_ = true;
+  });
+}
+
+}  // namespace hearth::agent

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "agent/api_payload.h"
+#include "agent/context.h"
+#include "agent/runtime_api.h"
+
+namespace hearth::agent {
+
+// A function whose runtime stays and asks for invocations on the Runtime API. An invocation is over
+// when the runtime has answered it and asks for the next (or ends, or meets the deadline): so its
+// usage has everything that was done for it, and the instance can be paused at once.
+class ApiRuntime : public RuntimeApiDelegate {
+ public:
+  // `port`: kRuntimeApiPort, or 0 in tests.
+  ApiRuntime(const Context* context, uint16_t port) : context_(context), port_(port) {}
+  ~ApiRuntime() override;
+
+  // Starts the runtime's process. One that failed may be started again: the agent itself never
+  // tries twice.
+  void Start(uint64_t call_id, const agent::v1::StartRuntime& start);
+  void Invoke(uint64_t call_id, const agent::v1::Invoke& invoke);
+  bool Cancel(const std::string& invocation_id);
+
+  void OnRuntimeIdle() override;
+  void OnInitError(agent::v1::FunctionError error) override;
+  void OnResponseBegin(const std::string& content_type) override;
+  void OnResponseData(absl::string_view data) override;
+  void OnResponseEnd(const agent::v1::FunctionError* error) override;
+  void OnInvocationError(agent::v1::FunctionError error) override;
+
+ private:
+  struct Invocation {
+    uint64_t call_id = 0;
+    agent::v1::Invoke invoke;
+    std::unique_ptr<RequestPayload> payload;
+    std::unique_ptr<ResponseSender> response;
+    uint64_t response_bytes = 0;
+    UsageSnapshot begin;
+    uint64_t sampled_peak_bytes = 0;
+    EventLoop::TimerId deadline = 0;
+    EventLoop::TimerId sampler = 0;
+    bool offered = false;
+    bool answered = false;  // The runtime has said what came of it.
+    bool cancelled = false;
+    bool over = false;  // `result` is complete; the response may still be on its way.
+    agent::v1::InvocationResult result;
+  };
+
+  SpawnRequest RuntimeRequest(const agent::v1::StartRuntime& start) const;
+  void AttachLogs(ProcessPipes pipes);
+  void FinishStart(const agent::v1::FunctionError* error);
+  void RuntimeEnded(const agent::v1::ProcessExit& exit);
+  void PayloadArrived(bool aborted);
+  void Offer();
+  void Sample();
+  void DeadlineMet();
+  void SetFailure(agent::v1::Outcome outcome, agent::v1::FunctionError error);
+  void InvocationOver(const UsageSnapshot* end, bool reusable);
+  void ReplyWhenSent();
+
+  const Context* const context_;
+  const uint16_t port_;
+  std::unique_ptr<RuntimeApi> api_;
+  uint64_t max_response_bytes_ = 0;
+  uint64_t start_call_id_ = 0;  // While the start is not answered.
+  EventLoop::TimerId init_timer_ = 0;
+  agent::v1::FunctionError init_error_;
+  bool init_failed_ = false;
+  Process* process_ = nullptr;  // Null when none runs.
+  std::unique_ptr<LogPump> output_log_;
+  std::unique_ptr<LogPump> error_log_;
+  std::unique_ptr<Invocation> invocation_;
+  std::unique_ptr<Invocation> finished_;  // Kept until the next: its sender may be on the stack.
+};
+
+}  // namespace hearth::agent

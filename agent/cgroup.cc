@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cgroup.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "agent/files.h"
+#include "vmm/base/status.h"
+
+namespace hearth::agent {
+
+absl::StatusOr<Cgroup> Cgroup::Create(const std::string& path) {
+  if (mkdir(path.c_str(), 0755) != 0) return ErrnoStatus(absl::StrCat("mkdir ", path));
+  UniqueFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd events(open(absl::StrCat(path, "/cgroup.events").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!directory || !events) {
+    const absl::Status status = ErrnoStatus(absl::StrCat("open the cgroup ", path));
+    rmdir(path.c_str());
+    return status;
+  }
+  return Cgroup(path, std::move(directory), std::move(events));
+}
+
+absl::StatusOr<Cgroup> Cgroup::Open(const std::string& path) {
+  UniqueFd directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory) return ErrnoStatus(absl::StrCat("open the cgroup ", path));
+  Cgroup cgroup(path, std::move(directory), UniqueFd());
+  cgroup.made_ = false;
+  return cgroup;
+}
+
+Cgroup::~Cgroup() { Remove(); }
+
+void Cgroup::Remove() {
+  if (!directory_) return;
+  directory_.reset();
+  events_.reset();
+  if (made_) rmdir(path_.c_str());
+}
+
+absl::Status Cgroup::SetLimits(const CgroupLimits& limits) {
+  if (limits.memory_bytes != 0) {
+    RETURN_IF_ERROR(
+        WriteSmallFile(absl::StrCat(path_, "/memory.max"), absl::StrCat(limits.memory_bytes)));
+  }
+  if (limits.process_count != 0) {
+    RETURN_IF_ERROR(
+        WriteSmallFile(absl::StrCat(path_, "/pids.max"), absl::StrCat(limits.process_count)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::KillTogetherWhenOutOfMemory() {
+  const std::string file = absl::StrCat(path_, "/memory.oom.group");
+  if (access(file.c_str(), F_OK) != 0) return absl::OkStatus();
+  return WriteSmallFile(file, "1");
+}
+
+bool Cgroup::HasController(absl::string_view name) const {
+  const std::string controllers = Read("cgroup.controllers");
+  for (absl::string_view known :
+       absl::StrSplit(controllers, absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
+    if (known == name) return true;
+  }
+  return false;
+}
+
+absl::Status Cgroup::DelegateControllers() const {
+  for (absl::string_view name : {"memory", "pids", "cpu"}) {
+    if (!HasController(name)) continue;
+    RETURN_IF_ERROR(
+        WriteSmallFile(absl::StrCat(path_, "/cgroup.subtree_control"), absl::StrCat("+", name)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::Kill() { return WriteSmallFile(absl::StrCat(path_, "/cgroup.kill"), "1"); }
+
+std::string Cgroup::Read(absl::string_view file) const {
+  absl::StatusOr<std::string> text = ReadSmallFile(absl::StrCat(path_, "/", file));
+  return text.ok() ? *std::move(text) : std::string();
+}
+
+bool Cgroup::populated() const {
+  absl::StatusOr<std::string> text = ReadSmallFd(events_.get());
+  return text.ok() && NumberAfter(*text, "populated") != 0;
+}
+
+uint64_t Cgroup::user_cpu_ns() const { return NumberAfter(Read("cpu.stat"), "user_usec") * 1000; }
+uint64_t Cgroup::system_cpu_ns() const {
+  return NumberAfter(Read("cpu.stat"), "system_usec") * 1000;
+}
+uint64_t Cgroup::memory_current_bytes() const {
+  return NumberAfter(absl::StrCat("v ", Read("memory.current")), "v");
+}
+uint64_t Cgroup::memory_peak_bytes() const {
+  return NumberAfter(absl::StrCat("v ", Read("memory.peak")), "v");
+}
+uint64_t Cgroup::oom_kills() const { return NumberAfter(Read("memory.events"), "oom_kill"); }
+std::string Cgroup::processes() const { return Read("cgroup.procs"); }
+
+}  // namespace hearth::agent

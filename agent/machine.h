@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "agent/cgroup.h"
+#include "hearth/agent/v1/agent.pb.h"
+
+namespace hearth::agent {
+
+// What Configure found out.
+struct ConfiguredMachine {
+  std::string user_root;  // Empty: the agent's own (tests).
+  CgroupLimits limits;    // Of all user code together.
+};
+
+// Each program has a shim, which is not the user's to count.
+inline constexpr uint32_t kProcessReserve = 64;
+
+// The machine around the agent, as far as calls change it. Tests have one that changes nothing.
+class Machine {
+ public:
+  virtual ~Machine() = default;
+
+  // Entropy, clock, host name and the mounts below user code's root. Called once.
+  virtual absl::StatusOr<ConfiguredMachine> Configure(
+      const agent::v1::ConfigureInstance& configure) = 0;
+
+  // Syncs and resets. The real one does not return.
+  virtual void Reset() = 0;
+};
+
+// The microVM.
+class GuestMachine : public Machine {
+ public:
+  absl::StatusOr<ConfiguredMachine> Configure(
+      const agent::v1::ConfigureInstance& configure) override;
+  void Reset() override;
+};
+
+// The limits that the host asks for; for what it leaves open: all memory but a reserve for kernel
+// and agent, and kDefaultProcessCount processes.
+inline constexpr uint32_t kDefaultProcessCount = 256;
+absl::StatusOr<CgroupLimits> LimitsOf(const agent::v1::ResourceLimits& limits);
+
+}  // namespace hearth::agent

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/runtime_phase.h"
+
+namespace hearth::agent {
+
+std::optional<RuntimePhase> NextPhase(RuntimePhase phase, RuntimeEvent event) {
+  using Phase = RuntimePhase;
+  using Event = RuntimeEvent;
+  if (event == Event::kExit) {
+    if (phase == Phase::kAbsent) return std::nullopt;
+    return Phase::kAbsent;
+  }
+  switch (phase) {
+    case Phase::kAbsent:
+      if (event == Event::kStart) return Phase::kInitialising;
+      break;
+    case Phase::kInitialising:
+      if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kInitError) return Phase::kFailed;
+      break;
+    case Phase::kIdle:
+      if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kInvoke) return Phase::kInvoking;
+      break;
+    case Phase::kInvoking:
+      if (event == Event::kNext) return Phase::kInvoking;
+      if (event == Event::kResponseBegin) return Phase::kResponding;
+      if (event == Event::kError) return Phase::kResponded;
+      break;
+    case Phase::kResponding:
+      if (event == Event::kResponseEnd) return Phase::kResponded;
+      if (event == Event::kResponseCut) return Phase::kInvoking;
+      break;
+    case Phase::kResponded:
+      if (event == Event::kNext) return Phase::kIdle;
+      break;
+    case Phase::kFailed:
+      break;
+  }
+  return std::nullopt;
+}
+
+const char* RuntimePhaseName(RuntimePhase phase) {
+  switch (phase) {
+    case RuntimePhase::kAbsent:
+      return "Absent";
+    case RuntimePhase::kInitialising:
+      return "Initialising";
+    case RuntimePhase::kIdle:
+      return "Idle";
+    case RuntimePhase::kInvoking:
+      return "Invoking";
+    case RuntimePhase::kResponding:
+      return "Responding";
+    case RuntimePhase::kResponded:
+      return "Responded";
+    case RuntimePhase::kFailed:
+      return "Failed";
+  }
+  return "Unknown";
+}
+
+}  // namespace hearth::agent

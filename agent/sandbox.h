@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is taken from user code before it runs. All of it is called in the child, after clone, in
+// a process with one thread.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+namespace hearth::agent {
+
+// User code runs under this id; no file of the images belongs to it.
+inline constexpr uid_t kUserId = 993;
+inline constexpr gid_t kGroupId = 993;
+
+struct Sandbox {
+  // The mount point that becomes the root. Empty (tests on a host): the root stays, all else
+  // happens.
+  std::string root;
+  uid_t uid = kUserId;
+  gid_t gid = kGroupId;
+  uint32_t open_files = 1024;
+};
+
+// In which step a child failed; kNone is success.
+enum class SandboxStep : int32_t {
+  kNone,
+  kDescriptors,
+  kMounts,
+  kFork,
+  kLimits,
+  kPrivileges,
+  kFilter,
+  kWorkingDirectory,
+  kExecute,
+};
+const char* SandboxStepName(SandboxStep step);
+
+// In the first process of new mount and pid namespaces: makes `sandbox.root` the root and mounts a
+// /proc of the new pid namespace, which shows only the reader's own processes. errno on failure.
+bool EnterRoot(const Sandbox& sandbox);
+
+// Resource limits, groups, uid, capabilities, no_new_privs and the system call filter. Returns the
+// step that failed, with errno set.
+SandboxStep DropPrivileges(const Sandbox& sandbox);
+
+}  // namespace hearth::agent

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/testing/test_host.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "agent/agent.h"
+#include "vmm/base/status.h"
+
+namespace hearth::agent {
+
+using agent::v1::Reply;
+
+TestHost::TestHost(UniqueFd connection)
+    : connection_(std::move(connection)), mux_({.side = wire::MuxSide::kHost}, this) {
+  WaitFor([this] { return mux_.ready(); });
+}
+
+void TestHost::Step() {
+  while (!mux_.output().empty()) {
+    const ssize_t count = send(connection_.get(), mux_.output().data(), mux_.output().size(),
+                               MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count <= 0) break;
+    mux_.ConsumeOutput(static_cast<size_t>(count));
+  }
+  pollfd poll_fd = {connection_.get(), POLLIN, 0};
+  if (!mux_.output().empty()) poll_fd.events |= POLLOUT;
+  REQUIRE(poll(&poll_fd, 1, 60'000) == 1);
+  if ((poll_fd.revents & (POLLIN | POLLHUP)) == 0) return;
+  std::array<char, 65536> buffer;
+  const ssize_t got = read(connection_.get(), buffer.data(), buffer.size());
+  REQUIRE(got > 0);
+  const absl::Status status = mux_.Receive({buffer.data(), static_cast<size_t>(got)});
+  INFO(status.ToString());
+  REQUIRE(status.ok());
+}
+
+void TestHost::WaitFor(const std::function<bool()>& condition) {
+  while (!condition()) Step();
+}
+
+uint64_t TestHost::Send(const agent::v1::Call& call) {
+  const absl::StatusOr<uint64_t> id = mux_.SendCall(call);
+  INFO(id.status().ToString());
+  REQUIRE(id.ok());
+  return *id;
+}
+
+Reply TestHost::WaitReply(uint64_t call_id) {
+  WaitFor([&] { return replies_.count(call_id) > 0; });
+  return replies_.at(call_id);
+}
+
+Reply TestHost::Call(const agent::v1::Call& call) { return WaitReply(Send(call)); }
+
+void TestHost::Write(uint32_t stream_id, const std::string& data, bool end) {
+  size_t sent = 0;
+  WaitFor([&] {
+    const absl::StatusOr<size_t> count =
+        mux_.SendData(stream_id, absl::string_view(data).substr(sent));
+    if (!count.ok()) return true;  // The agent wants no more.
+    sent += *count;
+    return sent == data.size();
+  });
+  if (end) mux_.EndStream(stream_id).IgnoreError();
+}
+
+std::string TestHost::ReadAll(uint32_t stream_id) {
+  WaitFor([&] { return ends_.count(stream_id) > 0; });
+  return data_[stream_id];
+}
+
+std::string TestHost::Logs(const std::string& request_id) const {
+  std::string text;
+  for (const agent::v1::Event& event : events_) {
+    for (const agent::v1::LogLine& line : event.log_lines().lines()) {
+      if (line.request_id() == request_id) absl::StrAppend(&text, line.text(), "\n");
+    }
+  }
+  return text;
+}
+
+uint64_t TestHost::dropped_log_lines() const {
+  uint64_t dropped = 0;
+  for (const agent::v1::Event& event : events_) dropped += event.log_lines().dropped_lines();
+  return dropped;
+}
+
+void TestHost::OnReady(const agent::v1::Hello&, uint32_t) {}
+void TestHost::OnReply(Reply reply) { replies_[reply.id()] = std::move(reply); }
+void TestHost::OnEvent(agent::v1::Event event) { events_.push_back(std::move(event)); }
+void TestHost::OnStreamData(uint32_t stream_id, absl::string_view data) {
+  data_[stream_id].append(data.data(), data.size());
+  mux_.Consume(stream_id, data.size());
+}
+void TestHost::OnStreamEnd(uint32_t stream_id, bool aborted, absl::string_view) {
+  ends_[stream_id] = aborted;
+}
+
+namespace {
+
+// Changes nothing of the machine that the test runs on.
+class NoMachine : public Machine {
+ public:
+  // Limits only where this machine has their controllers.
+  explicit NoMachine(bool limits) : limits_(limits) {}
+  absl::StatusOr<ConfiguredMachine> Configure(
+      const agent::v1::ConfigureInstance& configure) override {
+    ConfiguredMachine configured;
+    if (limits_) {
+      ASSIGN_OR_RETURN(configured.limits, LimitsOf(configure.limits()));
+    }
+    return configured;
+  }
+  void Reset() override {}
+
+ private:
+  const bool limits_;
+};
+
+absl::Status Serve(UniqueFd connection, const std::string& cgroup_mount) {
+  if (unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare");
+  if (mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return ErrnoStatus("private");
+  if (mount("cgroup2", cgroup_mount.c_str(), "cgroup2", 0, nullptr) != 0) {
+    return ErrnoStatus("mount cgroup2");
+  }
+  signal(SIGPIPE, SIG_IGN);
+  absl::StatusOr<Cgroup> root = Cgroup::Open(cgroup_mount);
+  RETURN_IF_ERROR(root.status());
+  RETURN_IF_ERROR(root->DelegateControllers());
+  NoMachine machine(root->HasController("memory"));
+  AgentOptions options;
+  options.connection = std::move(connection);
+  options.cgroup_path = absl::StrCat(cgroup_mount, "/hearth-test-", getpid());
+  options.runtime_api_port = 0;
+  options.boot_id = "test-boot";
+  ASSIGN_OR_RETURN(std::unique_ptr<Agent> agent, Agent::Create(std::move(options), &machine));
+  return agent->Run();
+}
+
+}  // namespace
+
+TestAgent::TestAgent() {
+  int sockets[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+  UniqueFd ours(sockets[0]);
+  UniqueFd theirs(sockets[1]);
+  char directory[] = "/tmp/hearth-agent-test-XXXXXX";
+  REQUIRE(mkdtemp(directory) != nullptr);
+  pid_ = fork();
+  REQUIRE(pid_ >= 0);
+  if (pid_ == 0) {
+    ours.reset();
+    const absl::Status status = Serve(std::move(theirs), directory);
+    if (!status.ok() && !absl::IsUnavailable(status)) {
+      std::fprintf(stderr, "test agent: %s\n", status.ToString().c_str());
+    }
+    _exit(status.ok() ? 0 : 1);
+  }
+  theirs.reset();
+  host_ = std::make_unique<TestHost>(std::move(ours));
+  directory_ = directory;
+}
+
+TestAgent::~TestAgent() {
+  host_.reset();  // The agent ends with its connection.
+  if (pid_ > 0) waitpid(pid_, nullptr, 0);
+  // Not before: it is the agent's mount point.
+  rmdir(directory_.c_str());
+}
+
+int TestAgent::WaitForEnd() {
+  int status = 0;
+  waitpid(std::exchange(pid_, 0), &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+bool TestAgent::Possible() {
+  if (getuid() != 0) {
+    WARN("skipped: needs root");
+    return false;
+  }
+  return true;
+}
+
+void TestAgent::Configure(const agent::v1::ResourceLimits& limits) {
+  agent::v1::Call call;
+  *call.mutable_configure_instance()->mutable_limits() = limits;
+  const Reply reply = host_->Call(call);
+  INFO(reply.error().message());
+  REQUIRE_FALSE(reply.has_error());
+}
+
+}  // namespace hearth::agent
