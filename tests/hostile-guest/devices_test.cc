@@ -198,13 +198,15 @@ TEST_CASE("hostile: vsock connections without end, to declared and undeclared po
         driver.Describe(1, i, {kBuffers + i * 64ull, 44, 0, 0});
       }
       driver.Offer(1, {0, 1, 2, 3, 4, 5, 6, 7}, static_cast<uint16_t>(round * 8 + 8));
-      // The receive buffers come round again.
+      // Each is answered; then the receive buffers come round again.
+      driver.AwaitUsed(1, static_cast<uint16_t>(round * 8 + 8));
+      driver.AwaitUsed(0, static_cast<uint16_t>(round * 8 + 8));
       driver.Offer(0, {0, 1, 2, 3, 4, 5, 6, 7}, static_cast<uint16_t>(round * 8 + 16));
     }
     driver.ProveHealthy();
     const HostileResult result = RunHostile(driver.script());
     REQUIRE(result.exited.reason() == v1::Exited::REASON_GUEST_RESET);
-    CHECK(result.yields.back() == 1);
+    for (uint32_t yield : result.yields) CHECK(yield == 1);
     size_t connections = 0;
     for (const auto& event : result.events) {
       if (event.event.has_vsock_connection()) {
@@ -213,6 +215,7 @@ TEST_CASE("hostile: vsock connections without end, to declared and undeclared po
         CHECK(event.fds.size() == 1);
       }
     }
+    INFO(connections << " connections");
     CHECK((port == kHostPort ? connections > 0 && connections <= 512 : connections == 0));
   }
 }

@@ -3,8 +3,11 @@
 #include <sys/wait.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 
 #include "tests/vmm/kvm_guard.h"
+#include "vmm/jail/jail.h"
 #include "vmm/testing/tiny_guest.h"
 #include "vmm/testing/vmm_process.h"
 
@@ -277,6 +280,23 @@ TEST_CASE("process: a kernel that is no kernel, a bad disk and a long command li
                        c.add_disks()->set_fd(1);  // The console's pipe.
                      }),
              Catch::Contains("INVALID_ARGUMENT"));
+}
+
+TEST_CASE("process: every thread is in a seccomp filter before the guest starts") {
+  REQUIRE_KVM();
+  if (!JailAvailable()) return;
+  VmmProcess process = Spawn();
+  Pipe console;
+  Create(process, HaltCode(), console);
+  size_t threads = 0;
+  for (const auto& task :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", process.pid(), "/task"))) {
+    std::ifstream file(task.path() / "status");
+    const std::string status{std::istreambuf_iterator<char>(file), {}};
+    CHECK_THAT(status, Catch::Contains("Seccomp:\t2") && Catch::Contains("NoNewPrivs:\t1"));
+    ++threads;
+  }
+  CHECK(threads == 2);
 }
 
 TEST_CASE("process: broken frames and versions end the session with an error") {

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/jail/jail.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+
+#include "vmm/kvm/kvm_headers.h"
+
+namespace hearth::vmm {
+namespace {
+
+bool Available() {
+  if (JailAvailable()) return true;
+  std::printf("SKIPPED: the filters are not loaded in a build with a sanitizer\n");
+  return false;
+}
+
+// How a process ends that enters the jail and then acts.
+int StatusAfter(ThreadKind kind, void (*act)()) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!EnterJail(kind).ok()) _exit(99);
+    act();
+    _exit(0);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return status;
+}
+bool Killed(ThreadKind kind, void (*act)()) {
+  const int status = StatusAfter(kind, act);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
+}
+bool Survives(ThreadKind kind, void (*act)()) {
+  const int status = StatusAfter(kind, act);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+constexpr ThreadKind kBoth[] = {ThreadKind::kMain, ThreadKind::kVcpu};
+
+TEST_CASE("jail: what no thread may do kills the process") {
+  if (!Available()) return;
+  for (const ThreadKind kind : kBoth) {
+    CHECK(Killed(kind, [] { [[maybe_unused]] int fd = open("/etc/passwd", O_RDONLY); }));
+    CHECK(Killed(kind, [] { socket(AF_INET, SOCK_STREAM, 0); }));
+    CHECK(Killed(kind, [] { execl("/bin/true", "true", nullptr); }));
+    CHECK(Killed(kind, [] { fork(); }));
+    CHECK(Killed(kind, [] { kill(1, 0); }));
+    CHECK(Killed(kind, [] { [[maybe_unused]] int error = setuid(0); }));
+    CHECK(Killed(kind, [] {
+      mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }));
+    CHECK(Killed(kind, [] { mmap(nullptr, 4096, PROT_READ, MAP_SHARED, 0, 0); }));
+    CHECK(Killed(kind, [] { ioctl(0, KVM_CREATE_VM, 0); }));
+  }
+}
+
+TEST_CASE("jail: each kind of thread has what only it needs") {
+  if (!Available()) return;
+  const auto run_vcpu = [] { ioctl(-1, KVM_RUN, 0); };
+  CHECK(Survives(ThreadKind::kVcpu, run_vcpu));
+  CHECK(Killed(ThreadKind::kMain, run_vcpu));
+  const auto read_disk = [] {
+    char byte;
+    [[maybe_unused]] const ssize_t count = pread(-1, &byte, 1, 0);
+  };
+  CHECK(Survives(ThreadKind::kMain, read_disk));
+  CHECK(Killed(ThreadKind::kVcpu, read_disk));
+  const auto make_pair = [] {
+    int ends[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+  };
+  CHECK(Survives(ThreadKind::kMain, make_pair));
+  CHECK(Killed(ThreadKind::kVcpu, make_pair));
+}
+
+TEST_CASE("jail: memory and time are there for every thread") {
+  if (!Available()) return;
+  for (const ThreadKind kind : kBoth) {
+    CHECK(Survives(kind, [] {
+      delete[] new char[1 << 20];
+      timespec now;
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    }));
+  }
+}
+
+}  // namespace
+}  // namespace hearth::vmm
