@@ -55,7 +55,8 @@ class Api:
 
     def fail(self, path, report):
         """Reports an error to `path`, init/error or invocation/ID/error."""
-        body = json.dumps(report).encode()
+        # A lone surrogate, as from a file name, is no UTF-8.
+        body = json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
         header = f"application/json\r\nLambda-Runtime-Function-Error-Type: {_header_type(report)}"
         self._exchange("POST", path, header, body)
 
@@ -208,7 +209,12 @@ def make_response(result):
             raise UserError("Runtime.MarshalError", f"{result[1]!r} is no content type")
         return result
     try:
-        return json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"), "application/json"
+        text = json.dumps(result, ensure_ascii=False)
+        try:
+            return text.encode(), "application/json"
+        except UnicodeEncodeError:
+            # A lone surrogate can be sent as an escape only.
+            return json.dumps(result).encode(), "application/json"
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError("Runtime.MarshalError", f"the handler's result cannot be sent as JSON: {error}") from None
 
