@@ -32,7 +32,9 @@ class Thumbnail(unittest.TestCase):
         return file.getvalue()
 
     def result(self, payload):
-        return self.image.open(io.BytesIO(self.handler(payload, None)))
+        body, content_type = self.handler(payload, None)
+        self.assertEqual(content_type, "image/png")
+        return self.image.open(io.BytesIO(body))
 
     def test_a_photo_becomes_a_png_256_pixels_wide(self):
         result = self.result(self.picture((4224, 3168)))

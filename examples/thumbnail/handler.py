@@ -9,7 +9,7 @@ WIDTH = 256
 
 
 def thumbnail(event, context):
-    """`event`: the bytes of a JPEG or any other picture Pillow reads. Returns the bytes of a PNG."""
+    """`event`: the bytes of a JPEG or any other picture Pillow reads. Returns a PNG."""
     if not isinstance(event, (bytes, bytearray)):
         raise ValueError("send the picture's bytes as they are, with --content-type image/jpeg")
     try:
@@ -23,4 +23,4 @@ def thumbnail(event, context):
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     result = io.BytesIO()
     picture.save(result, format="PNG")
-    return result.getvalue()
+    return result.getvalue(), "image/png"

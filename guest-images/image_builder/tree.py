@@ -86,14 +86,14 @@ def finish_merge(root):
 
 
 def copy_in(source, root, destination, mode=None):
-    """A file or a folder of ours; what is executable by its owner is so by all."""
+    """A file or a folder of ours, without its tests; what is executable by its owner is so by all."""
     source, target = Path(source), Path(root) / normalise(destination)
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     if not files:
         raise ImageError(f"{source} is missing or empty")
     for file in files:
         place = target if file is source else target / file.relative_to(source)
-        if "__pycache__" in place.parts:
+        if "__pycache__" in place.parts or place.name.endswith("_test.py"):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
