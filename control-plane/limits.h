@@ -18,17 +18,18 @@ inline constexpr size_t kMaxUnaryPayloadBytes = 1024 * 1024;
 inline constexpr size_t kMaxChunkBytes = 1024 * 1024;
 inline constexpr size_t kMaxPayloadBytes = 6'291'456;
 inline constexpr size_t kMaxResponseBytes = 6'291'456;
-inline constexpr size_t kMaxBufferedBytes = 512 * 1024 * 1024;  // Payloads and responses in flight.
+inline constexpr size_t kMaxBufferedBytes =
+    1024 * 1024 * 1024;  // Payloads and responses in flight.
 inline constexpr size_t kMaxClientContextBytes = 3583;
 inline constexpr size_t kMaxContentTypeBytes = 255;
 inline constexpr size_t kMaxTraceParentBytes = 55;
 inline constexpr size_t kMaxIdempotencyKeyBytes = 128;
 inline constexpr size_t kMaxErrorTextBytes = 16 * 1024;  // Each text of a FunctionError.
 inline constexpr size_t kMaxStackTraceLines = 64;
-inline constexpr absl::Duration kPayloadTimeout = absl::Seconds(60);  // For the next chunk to come.
 
 // Calls at once. Each holds a thread; what is over is RESOURCE_EXHAUSTED.
 inline constexpr size_t kMaxInvocations = 256;
+inline constexpr size_t kMaxOpenStreams = 512;  // InvokeStream calls; no thread while they send.
 inline constexpr size_t kMaxFollowers = 32;
 inline constexpr size_t kMaxWaits = 64;
 inline constexpr size_t kMaxUploads = 8;

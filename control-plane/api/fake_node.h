@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// A node for tests: runs "user code" in this process. What a version does follows from its handler.
+//   echo.*   answers its payload          error.*  a FUNCTION_ERROR
+//   big.*    answers 7 MB                 wait.*   runs until cancelled, then INSTANCE_LOST
+//   gate.*   runs until Open()            busy.*   cannot be reserved
+//   bad.*    its initialisation fails     slow.*   its initialisation ends only when cancelled
+#pragma once
+
+#include <atomic>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
+#include "control-plane/node/node.h"
+
+namespace hearth::control {
+
+class FakeNode final : public Node {
+ public:
+  absl::StatusOr<PreparedVersion> Prepare(VersionPtr version, PrepareProgress progress,
+                                          const Cancellation& cancellation) override {
+    progress(hearth::v1::Instance::BOOTING, 0);
+    progress(hearth::v1::Instance::BOOTING, 100);
+    progress(hearth::v1::Instance::INITIALIZING, 50);
+    if (Does(*version, "slow")) {
+      prepares_.fetch_add(1);
+      WaitFor(cancellation);
+      return absl::CancelledError("cancelled");
+    }
+    if (Does(*version, "bad")) {
+      hearth::v1::FunctionError error;
+      error.set_type("Runtime.ImportModuleError");
+      error.set_message("No module named 'bad'");
+      absl::Status status = absl::FailedPreconditionError("the function's initialisation failed");
+      status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
+      return status;
+    }
+    absl::MutexLock lock(&mutex_);
+    instances_.insert(version->name);
+    return PreparedVersion{absl::Milliseconds(20), absl::Milliseconds(7)};
+  }
+
+  absl::StatusOr<std::unique_ptr<Reservation>> Reserve(VersionPtr version, absl::Time,
+                                                       const Cancellation& cancellation) override {
+    if (cancellation.cancelled()) return absl::CancelledError("cancelled");
+    if (Does(*version, "busy")) return absl::ResourceExhaustedError("the queue is full");
+    absl::MutexLock lock(&mutex_);
+    instances_.insert(version->name);
+    return std::make_unique<Held>(std::move(version));
+  }
+
+  absl::StatusOr<InvocationReport> Invoke(std::unique_ptr<Reservation> reservation,
+                                          const InvocationRequest& request, PayloadSource& payload,
+                                          ResponseSink& response,
+                                          const Cancellation& cancellation) override {
+    const VersionPtr version = static_cast<Held*>(reservation.get())->version;
+    runs_.fetch_add(1);
+    std::string bytes;
+    while (true) {
+      auto chunk = payload.Next();
+      if (!chunk.ok()) return chunk.status();
+      if (!chunk->has_value()) break;
+      bytes += **chunk;
+    }
+    Say(*version, request.id, "running");
+    InvocationReport report;
+    report.content_type = request.content_type;
+    auto& invocation = report.invocation;
+    invocation.set_outcome(hearth::v1::SUCCEEDED);
+    invocation.set_start_kind(hearth::v1::WARM);
+    invocation.set_instance(reservation->instance_name());
+    invocation.set_guest_boot_id("boot");
+    invocation.mutable_timing()->mutable_execution()->set_nanos(1'500'000);
+    invocation.mutable_usage()->mutable_host()->set_cpu_ns(1000);
+    if (Does(*version, "wait")) {
+      WaitFor(cancellation);
+      invocation.set_outcome(hearth::v1::INSTANCE_LOST);
+      cancelled_runs_.fetch_add(1);
+      return report;
+    }
+    if (Does(*version, "gate")) {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&open_));
+    }
+    if (Does(*version, "error")) {
+      invocation.set_outcome(hearth::v1::FUNCTION_ERROR);
+      invocation.mutable_error()->set_type("ValueError");
+      return report;
+    }
+    if (Does(*version, "big")) bytes.assign(7'000'000, 'b');
+    for (size_t at = 0; at < bytes.size(); at += 60'000) {
+      if (!response.Write(bytes.substr(at, 60'000)).ok()) {
+        invocation.set_outcome(hearth::v1::FUNCTION_ERROR);
+        break;
+      }
+    }
+    return report;
+  }
+
+  absl::Status Drain(const std::string& prefix, bool) override {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = instances_.begin(); it != instances_.end();) {
+      const bool below = *it == prefix || absl::StartsWith(*it, prefix + "/");
+      it = below ? instances_.erase(it) : std::next(it);
+    }
+    return absl::OkStatus();
+  }
+
+  void Watch(NodeObserver* observer) override {
+    absl::MutexLock lock(&observer_mutex_);
+    observer_ = observer;
+  }
+
+  std::vector<hearth::v1::Instance> ListInstances() override {
+    absl::MutexLock lock(&mutex_);
+    std::vector<hearth::v1::Instance> list;
+    for (const std::string& version : instances_) {
+      hearth::v1::Instance instance;
+      instance.set_name(InstanceName(version));
+      instance.set_version(version);
+      instance.set_state(hearth::v1::Instance::IDLE);
+      list.push_back(instance);
+    }
+    return list;
+  }
+
+  uint64_t memory_capacity_mib() const override { return 4096; }
+
+  void Open() {
+    absl::MutexLock lock(&mutex_);
+    open_ = true;
+  }
+  int runs() const { return runs_.load(); }
+  int cancelled_runs() const { return cancelled_runs_.load(); }
+  int prepares() const { return prepares_.load(); }
+
+ private:
+  struct Held final : Reservation {
+    explicit Held(VersionPtr held) : version(std::move(held)) {}
+    hearth::v1::StartKind start_kind() const override { return hearth::v1::WARM; }
+    std::string instance_name() const override { return InstanceName(version->name); }
+    const VersionPtr version;
+  };
+
+  static std::string InstanceName(const std::string& version) {
+    const size_t split = version.rfind("/versions/");
+    return version.substr(0, split) + "/instances/" + version.substr(split + 10);
+  }
+  static bool Does(const VersionDescription& version, const std::string& what) {
+    return absl::StartsWith(version.runtime.handler, what);
+  }
+  static void WaitFor(const Cancellation& cancellation) {
+    absl::Mutex mutex;
+    bool cancelled = false;
+    const auto registration = cancellation.OnCancel([&] {
+      absl::MutexLock lock(&mutex);
+      cancelled = true;
+    });
+    absl::MutexLock lock(&mutex);
+    mutex.Await(absl::Condition(&cancelled));
+  }
+  void Say(const VersionDescription& version, const std::string& id, const std::string& text) {
+    hearth::v1::LogEntry entry;
+    entry.set_source(hearth::v1::LogEntry::STDOUT);
+    entry.set_invocation(version.name.substr(0, version.name.rfind("/versions/")) +
+                         "/invocations/" + id);
+    entry.set_text(text);
+    absl::MutexLock lock(&observer_mutex_);
+    if (observer_ != nullptr) observer_->OnLog(version.name, std::move(entry));
+  }
+
+  absl::Mutex mutex_;
+  std::set<std::string> instances_ ABSL_GUARDED_BY(mutex_);  // One for each version in use.
+  bool open_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Mutex observer_mutex_;
+  NodeObserver* observer_ ABSL_GUARDED_BY(observer_mutex_) = nullptr;
+  std::atomic<int> runs_{0};
+  std::atomic<int> cancelled_runs_{0};
+  std::atomic<int> prepares_{0};
+};
+
+}  // namespace hearth::control

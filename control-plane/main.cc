@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// hearthd: reads its flags, wires the API half and the node half together, serves until told to
+// stop. Runs without root; what needs root is hearth-launcher's.
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <CLI/CLI.hpp>
+#include <cstring>
+#include <iostream>
+
+#include "control-plane/api/server.h"
+#include "control-plane/api/state.h"
+#include "control-plane/backend/kvm/kvm_backend.h"
+#include "control-plane/node/local_node.h"
+#include "vmm/base/status.h"
+#include "vmm/base/unique_fd.h"
+
+#ifndef HEARTH_VERSION
+#error "the build says which version this is"
+#endif
+
+namespace hearth::control {
+namespace {
+
+constexpr char kDescription[] =
+    "hearthd runs functions, each instance in a microVM of its own, and answers the hearth.v1 API "
+    "on a Unix socket.\n\n"
+    "It needs no root. Start hearth-launcher (which does) first, and give both the same "
+    "--launcher-socket; build the images with guest-images/build.";
+
+constexpr char kFooter[] =
+    "\nExample:\n"
+    "  hearth-launcher --listen=/run/hearth/launcher.sock --vmm=/usr/lib/hearth/hearth-vmm "
+    "--allow-uid=UID &\n"
+    "  hearthd --socket /run/hearth/hearthd.sock --state-dir /var/lib/hearth "
+    "--images /var/lib/hearth-images\n"
+    "  hearth --socket /run/hearth/hearthd.sock deploy ./my-function\n\n"
+    "Whoever may open the socket may do everything: keep its directory private. SIGTERM ends "
+    "hearthd in order: calls under way get --grace seconds. Only one hearthd can use a state "
+    "directory at a time. At its first start it makes the tenant \"default\".";
+
+struct Options {
+  std::string socket = "/run/hearth/hearthd.sock";
+  std::string state_dir = "/var/lib/hearth";
+  std::string images = "/var/lib/hearth/images";
+  std::string launcher_socket = "/run/hearth/launcher.sock";
+  uint64_t memory_mib = 0;
+  double idle_pause = 0.5;
+  double idle_stop = 300;
+  size_t queue_length = 512;
+  double queue_wait = 30;
+  double boot_timeout = 30;
+  double grace = 10;
+  std::string log_level = "info";
+};
+
+void AddFlags(CLI::App* app, Options* options) {
+  app->footer(kFooter);
+  app->set_version_flag("--version", std::string("hearthd ") + HEARTH_VERSION);
+  app->add_option("--socket", options->socket, "Unix socket to serve the API on")
+      ->capture_default_str();
+  app->add_option("--state-dir", options->state_dir,
+                  "Folder for databases, artifacts and code disks; made when absent")
+      ->capture_default_str();
+  app->add_option("--images", options->images,
+                  "Image store: the folder with manifest.json that guest-images/build made")
+      ->capture_default_str();
+  app->add_option("--launcher-socket", options->launcher_socket,
+                  "Unix socket on which hearth-launcher listens")
+      ->capture_default_str();
+  app->add_option("--memory-mib", options->memory_mib,
+                  "Host memory for all instances together, in MiB; 0: nine tenths of what is free")
+      ->capture_default_str();
+  app->add_option("--idle-pause", options->idle_pause,
+                  "Seconds after which an idle instance's processors are stopped")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app->add_option("--idle-stop", options->idle_stop,
+                  "Seconds after which an idle instance is ended and its memory freed")
+      ->check(CLI::Range(0.0, 86400.0))
+      ->capture_default_str();
+  app->add_option("--queue-length", options->queue_length,
+                  "Invocations that may wait for an instance; more are refused at once")
+      ->capture_default_str();
+  app->add_option("--queue-wait", options->queue_wait,
+                  "Seconds that an invocation may wait for an instance")
+      ->check(CLI::Range(0.0, 900.0))
+      ->capture_default_str();
+  app->add_option("--boot-timeout", options->boot_timeout,
+                  "Seconds that an instance may take to boot; more where KVM is emulated")
+      ->check(CLI::Range(1.0, 900.0))
+      ->capture_default_str();
+  app->add_option("--grace", options->grace,
+                  "Seconds that calls under way get to end when hearthd is told to stop")
+      ->check(CLI::Range(0.0, 900.0))
+      ->capture_default_str();
+  app->add_option("--log-level", options->log_level, "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
+}
+
+absl::Status CheckLauncher(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--launcher-socket: '", path, "' is empty or too long for a socket's path"));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return ErrnoStatus("socket");
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    return absl::OkStatus();
+  }
+  return ErrnoStatus(absl::StrCat("no hearth-launcher answers on ", path,
+                                  "; start it first (as root), or name its socket with "
+                                  "--launcher-socket"));
+}
+
+absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, const State& state) {
+  KvmBackendConfig backend;
+  backend.launcher_socket = options.launcher_socket;
+  backend.build = HEARTH_VERSION;
+  LocalNodeConfig node;
+  ASSIGN_OR_RETURN(node.backend, KvmBackend::Create(std::move(backend)));
+  node.kernel = state.images->kernel();
+  node.agent = state.images->agent();
+  node.build = HEARTH_VERSION;
+  node.memory_capacity_mib = options.memory_mib;
+  node.idle_pause = absl::Seconds(options.idle_pause);
+  node.idle_stop = absl::Seconds(options.idle_stop);
+  node.queue_limit = options.queue_length;
+  node.queue_wait = absl::Seconds(options.queue_wait);
+  node.boot_timeout = absl::Seconds(options.boot_timeout);
+  return LocalNode::Create(std::move(node));
+}
+
+absl::Status Serve(const Options& options) {
+  // Blocked in every thread from the start, so that only the wait below gets them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  umask(0077);  // The socket's and the state's only guard.
+
+  RETURN_IF_ERROR(CheckLauncher(options.launcher_socket));
+  ASSIGN_OR_RETURN(const std::unique_ptr<State> state,
+                   State::Open(options.state_dir, options.images));
+  ASSIGN_OR_RETURN(const std::unique_ptr<LocalNode> node, MakeNode(options, *state));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ApiServer> server,
+                   ApiServer::Start(options.socket, state.get(), node.get()));
+  spdlog::info("hearthd {} is ready: it serves {} with {} MiB for instances", HEARTH_VERSION,
+               options.socket, node->memory_capacity_mib());
+  int received = 0;
+  sigwait(&signals, &received);
+  spdlog::info("{}: stopping, calls under way have {} s", strsignal(received), options.grace);
+  server->Stop(absl::Seconds(options.grace));
+  unlink(options.socket.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hearth::control
+
+int main(int argc, char** argv) {
+  hearth::control::Options options;
+  CLI::App app(hearth::control::kDescription, "hearthd");
+  hearth::control::AddFlags(&app, &options);
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("hearthd"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  spdlog::set_level(spdlog::level::from_str(options.log_level));
+  const absl::Status status = hearth::control::Serve(options);
+  if (status.ok()) {
+    spdlog::info("hearthd ended");
+    return 0;
+  }
+  std::cerr << "hearthd: " << status.message() << "\n";
+  return 1;
+}
