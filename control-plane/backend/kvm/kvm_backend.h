@@ -31,8 +31,8 @@ class KvmBackend final : public MachineBackend {
 
  private:
   class Impl;
-  explicit KvmBackend(std::shared_ptr<Impl> impl);
-  std::shared_ptr<Impl> impl_;
+  explicit KvmBackend(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace hearth::control

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/backend/kvm/vmm_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "vmm/base/status.h"
+#include "wire/handshake.h"
+#include "wire/limits.h"
+
+namespace hearth::control {
+namespace {
+
+MachineExit::Reason ReasonOf(vmm::v1::Exited::Reason reason) {
+  switch (reason) {
+    case vmm::v1::Exited::REASON_GUEST_RESET:
+      return MachineExit::Reason::kGuestReset;
+    case vmm::v1::Exited::REASON_STOPPED:
+      return MachineExit::Reason::kStopped;
+    case vmm::v1::Exited::REASON_GUEST_FAULT:
+      return MachineExit::Reason::kGuestFault;
+    default:
+      return MachineExit::Reason::kHostError;
+  }
+}
+
+absl::Status StatusOf(const vmm::v1::Error& error) {
+  constexpr int kLastCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
+  const bool known = error.code() > 0 && error.code() <= kLastCode;
+  return absl::Status(
+      known ? static_cast<absl::StatusCode>(error.code()) : absl::StatusCode::kUnknown,
+      absl::StrCat("hearth-vmm: ", error.message()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::Spawn(
+    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+    uint32_t memory_mib, vmm::v1::Request first, std::vector<UniqueFd> fds, absl::Time deadline) {
+  ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
+  std::shared_ptr<VmmProcess> process(
+      new VmmProcess(loop, std::move(launcher), std::move(ends.first)));
+  {
+    absl::MutexLock lock(&process->mutex_);
+    vmm::v1::Frame hello;
+    hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
+    hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
+    hello.mutable_hello()->set_build(build);
+    RETURN_IF_ERROR(process->socket_.Send(hello.SerializeAsString()));
+    first.set_id(++process->last_request_);
+    vmm::v1::Frame frame;
+    *frame.mutable_request() = std::move(first);
+    RETURN_IF_ERROR(process->socket_.Send(frame.SerializeAsString(), std::move(fds)));
+    process->answers_[process->last_request_] = std::nullopt;
+  }
+  uint64_t id = 0;
+  ASSIGN_OR_RETURN(
+      LauncherClient::Process spawned,
+      process->launcher_->Spawn(
+          memory_mib, std::move(ends.second),
+          [process](const launcher::v1::Exited* exited) { process->OnLauncherExited(exited); }, &id,
+          deadline));
+  {
+    absl::MutexLock lock(&process->mutex_);
+    process->launcher_id_ = id;
+    process->process_ = std::move(spawned);
+    if (process->killed_) process->launcher_->Kill(id);
+  }
+  loop->Post([process] {
+    absl::MutexLock lock(&process->mutex_);
+    if (process->end_.has_value()) return;
+    const absl::Status added =
+        process->loop_->Add(process->socket_.fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                            [process](uint32_t events) { process->OnEvents(events); });
+    if (!added.ok()) process->ChannelFailed(added);
+  });
+  return process;
+}
+
+void VmmProcess::OnEvents(uint32_t events) {
+  absl::MutexLock lock(&mutex_);
+  if ((events & EPOLLOUT) != 0 && channel_.ok()) {
+    // When the peer is gone, what it sent before is still to be read.
+    socket_.Flush().IgnoreError();
+  }
+  ReadAll();
+}
+
+void VmmProcess::ReadAll() {
+  while (channel_.ok()) {
+    absl::StatusOr<std::optional<wire::FdFrame>> frame = socket_.TryReceive();
+    if (frame.ok() && !frame->has_value()) return;
+    const absl::Status handled = frame.ok() ? Handle(**std::move(frame)) : frame.status();
+    if (!handled.ok()) ChannelFailed(handled);
+  }
+}
+
+absl::Status VmmProcess::Handle(wire::FdFrame received) {
+  vmm::v1::Frame frame;
+  if (!frame.ParseFromString(received.payload)) {
+    return absl::InvalidArgumentError("it sent a frame that is none of hearth.vmm.v1");
+  }
+  if (!greeted_) {
+    if (!frame.has_hello()) return absl::InvalidArgumentError("it did not begin with Hello");
+    greeted_ = true;
+    return wire::NegotiateVersion("hearth.vmm.v1", "hearth-vmm",
+                                  {wire::kVmmMinVersion, wire::kVmmMaxVersion},
+                                  {frame.hello().min_version(), frame.hello().max_version()})
+        .status();
+  }
+  if (frame.has_event()) return HandleEvent(frame.event(), std::move(received.fds));
+  if (!frame.has_response()) return absl::InvalidArgumentError("it sent an unknown frame");
+  const auto it = answers_.find(frame.response().id());
+  if (it == answers_.end() || it->second.has_value()) {
+    return absl::InvalidArgumentError("it answered what was not asked");
+  }
+  it->second = std::move(*frame.mutable_response());
+  changed_.SignalAll();
+  return absl::OkStatus();
+}
+
+absl::Status VmmProcess::HandleEvent(const vmm::v1::Event& event, std::vector<UniqueFd> fds) {
+  if (event.has_exited()) {
+    told_ = {ReasonOf(event.exited().reason()), event.exited().detail()};
+    return absl::OkStatus();
+  }
+  if (!event.has_vsock_connection()) return absl::OkStatus();  // Of a later version.
+  const vmm::v1::VsockConnection& connection = event.vsock_connection();
+  if (connection.fd() >= fds.size()) {
+    return absl::InvalidArgumentError("it sent a connection without its descriptor");
+  }
+  // The agent dials once; whoever in the guest dials again is turned away.
+  if (connection.port() != wire::kAgentHostPort || agent_) return absl::OkStatus();
+  agent_ = std::move(fds[connection.fd()]);
+  if (fcntl(agent_.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl(O_NONBLOCK)");
+  changed_.SignalAll();
+  return absl::OkStatus();
+}
+
+void VmmProcess::ChannelFailed(const absl::Status& why) {
+  if (!channel_.ok()) return;
+  channel_ = Annotate(why, "hearth-vmm's control socket");
+  changed_.SignalAll();
+  // It is about to end, or good for nothing any more.
+  if (launcher_id_ != 0) launcher_->Kill(launcher_id_);
+}
+
+absl::Status VmmProcess::EndedStatus() const {
+  if (end_.has_value()) {
+    return absl::UnavailableError(absl::StrCat("the machine has ended: ", end_->detail));
+  }
+  if (told_.has_value()) {
+    return absl::UnavailableError(absl::StrCat("the machine is ending: ", told_->detail));
+  }
+  return channel_;
+}
+
+absl::StatusOr<vmm::v1::Response> VmmProcess::Await(uint64_t id, absl::Time deadline) {
+  while (!answers_[id].has_value() && !end_.has_value()) {
+    if (changed_.WaitWithDeadline(&mutex_, deadline) && !answers_[id].has_value() &&
+        !end_.has_value()) {
+      ChannelFailed(absl::DeadlineExceededError("no answer in time"));
+      break;
+    }
+  }
+  const std::optional<vmm::v1::Response> answer = std::move(answers_[id]);
+  answers_.erase(id);
+  if (!answer.has_value()) return EndedStatus();
+  if (answer->has_error()) return StatusOf(answer->error());
+  return *answer;
+}
+
+absl::Status VmmProcess::AwaitFirst(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  return Await(1, deadline).status();
+}
+
+absl::StatusOr<vmm::v1::Response> VmmProcess::Call(vmm::v1::Request request, absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value() || !channel_.ok()) return EndedStatus();
+  const uint64_t id = ++last_request_;
+  request.set_id(id);
+  vmm::v1::Frame frame;
+  *frame.mutable_request() = std::move(request);
+  answers_[id] = std::nullopt;
+  if (const absl::Status sent = socket_.Send(frame.SerializeAsString()); !sent.ok()) {
+    ReadAll();  // It may have told why it went.
+    ChannelFailed(sent);
+  }
+  return Await(id, deadline);
+}
+
+absl::StatusOr<UniqueFd> VmmProcess::AcceptAgent(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (!agent_ && !end_.has_value()) {
+    if (changed_.WaitWithDeadline(&mutex_, deadline) && !agent_ && !end_.has_value()) {
+      return absl::DeadlineExceededError("the guest's agent did not connect in time");
+    }
+  }
+  if (!agent_) return EndedStatus();
+  return std::move(agent_);
+}
+
+void VmmProcess::Kill() {
+  absl::MutexLock lock(&mutex_);
+  killed_ = true;
+  if (launcher_id_ != 0 && !end_.has_value()) launcher_->Kill(launcher_id_);
+}
+
+bool VmmProcess::AwaitEnd(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (!end_.has_value()) {
+    if (changed_.WaitWithDeadline(&mutex_, deadline)) return end_.has_value();
+  }
+  return true;
+}
+
+void VmmProcess::EndByForce(absl::Duration answer_timeout) {
+  Kill();
+  while (!AwaitEnd(absl::Now() + answer_timeout)) {
+    launcher_->Close(absl::DeadlineExceededError("hearth-launcher did not end a VMM in time"));
+  }
+}
+
+void VmmProcess::OnExit(std::function<void(const MachineExit&)> callback) {
+  std::optional<MachineExit> end;
+  {
+    absl::MutexLock lock(&mutex_);
+    end = end_;
+    if (!end.has_value()) on_exit_ = std::move(callback);
+  }
+  if (end.has_value()) callback(*end);
+}
+
+void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
+  MachineExit exit;
+  {
+    absl::MutexLock lock(&mutex_);
+    ReadAll();
+    if (exited == nullptr) {
+      // Nobody reaps it for us now, but its pidfd still tells. The VMM ends with its launcher, and
+      // when its control socket closes.
+      channel_ = absl::UnavailableError("hearth-launcher was lost");
+      loop_->Remove(socket_.fd());
+      socket_ = wire::FdSocket(UniqueFd());
+      changed_.SignalAll();
+      const int pidfd = process_.pidfd.get();
+      const absl::Status added =
+          loop_->Add(pidfd, EPOLLIN, [self = shared_from_this(), pidfd](uint32_t) {
+            self->loop_->Remove(pidfd);
+            self->Finish({MachineExit::Reason::kLost, "hearth-launcher was lost"});
+          });
+      if (added.ok()) return;
+      exit.detail = "hearth-launcher was lost";
+    } else {
+      final_cpu_ = absl::Nanoseconds(exited->cpu_ns());
+      if (told_.has_value()) {
+        exit = *told_;
+      } else if (killed_) {
+        exit = {MachineExit::Reason::kStopped, "it was ended by force"};
+      } else if (exited->signal() != 0) {
+        exit.detail = absl::StrCat("hearth-vmm was ended by signal ", exited->signal(), " (",
+                                   strsignal(exited->signal()), ")");
+      } else {
+        exit.detail = absl::StrCat("hearth-vmm exited with code ", exited->exit_code());
+      }
+    }
+  }
+  Finish(std::move(exit));
+}
+
+void VmmProcess::Finish(MachineExit exit) {
+  std::function<void(const MachineExit&)> callback;
+  {
+    absl::MutexLock lock(&mutex_);
+    end_ = exit;
+    callback = std::exchange(on_exit_, nullptr);
+    loop_->Remove(socket_.fd());
+    socket_ = wire::FdSocket(UniqueFd());
+    if (channel_.ok()) channel_ = EndedStatus();
+    changed_.SignalAll();
+  }
+  if (callback) callback(exit);
+}
+
+absl::StatusOr<absl::Duration> VmmProcess::CpuTime() const {
+  absl::MutexLock lock(&mutex_);
+  if (end_.has_value()) return final_cpu_;
+  clockid_t clock;
+  timespec time{};
+  if (clock_getcpuclockid(process_.pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+    return ErrnoStatus("reading a VMM's CPU clock");
+  }
+  // The number may be another process's by now; the pidfd is not.
+  pollfd ended{process_.pidfd.get(), POLLIN, 0};
+  if (poll(&ended, 1, 0) != 0) return absl::UnavailableError("the VMM has just ended");
+  return absl::DurationFromTimespec(time);
+}
+
+uint64_t VmmProcess::ResidentBytes() const {
+  absl::MutexLock lock(&mutex_);
+  std::ifstream statm(absl::StrCat("/proc/", process_.pid, "/statm"));
+  uint64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace hearth::control

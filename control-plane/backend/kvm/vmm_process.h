@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// One hearth-vmm process: its control socket and its end.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "control-plane/backend/kvm/launcher_client.h"
+#include "control-plane/backend/machine_backend.h"
+#include "hearth/vmm/v1/vmm.pb.h"
+#include "vmm/base/event_loop.h"
+#include "wire/fd_socket.h"
+
+namespace hearth::control {
+
+// Thread-safe; read on the event loop's thread.
+class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
+ public:
+  // Spawns it. The requests of `first` are sent before it runs, so that it need not wait for them.
+  static absl::StatusOr<std::shared_ptr<VmmProcess>> Spawn(
+      EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+      uint32_t memory_mib, vmm::v1::Request first, std::vector<UniqueFd> fds, absl::Time deadline);
+
+  // The answer to the first request; as Call() otherwise.
+  absl::Status AwaitFirst(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Sends a request and waits for its answer; an error of the VMM's as a status. No answer in time
+  // ends the process.
+  absl::StatusOr<vmm::v1::Response> Call(vmm::v1::Request request, absl::Time deadline)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  void Kill() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for the end: the process is reaped.
+  bool AwaitEnd(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Kills it and waits. A launcher that does not answer is given up meanwhile.
+  void EndByForce(absl::Duration answer_timeout) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnExit(std::function<void(const MachineExit&)> callback) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  absl::StatusOr<absl::Duration> CpuTime() const ABSL_LOCKS_EXCLUDED(mutex_);
+  uint64_t ResidentBytes() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  VmmProcess(EventLoop* loop, std::shared_ptr<LauncherClient> launcher, UniqueFd socket)
+      : loop_(loop), launcher_(std::move(launcher)), socket_(std::move(socket)) {}
+
+  void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
+  void ReadAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Handle(wire::FdFrame frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status HandleEvent(const vmm::v1::Event& event, std::vector<UniqueFd> fds)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ChannelFailed(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<vmm::v1::Response> Await(uint64_t id, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndedStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // On the loop's thread.
+  void OnLauncherExited(const launcher::v1::Exited* exited) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Finish(MachineExit exit) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  EventLoop* const loop_;
+  const std::shared_ptr<LauncherClient> launcher_;
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
+  bool greeted_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
+  uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);
+  UniqueFd agent_ ABSL_GUARDED_BY(mutex_);
+  uint64_t launcher_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  LauncherClient::Process process_ ABSL_GUARDED_BY(mutex_);
+  bool killed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<MachineExit> told_ ABSL_GUARDED_BY(mutex_);  // By the VMM itself.
+  std::optional<MachineExit> end_ ABSL_GUARDED_BY(mutex_);   // Once it is reaped.
+  absl::Duration final_cpu_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(const MachineExit&)> on_exit_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace hearth::control
