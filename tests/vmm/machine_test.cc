@@ -26,7 +26,7 @@ class TestMachine {
     config.memory_mib = 4;
     config.kernel = MemoryFile(kernel);
     config.entropy = true;
-    config.vsock = MachineConfig::VsockDevice{3, {}};
+    config.vsock = VsockConfig{3, {}};
     Machine::Options options;
     options.system = &*system;
     options.loop = loop_.get();

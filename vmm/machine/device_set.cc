@@ -35,7 +35,7 @@ void Consume(int fd) {
 absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(MachineConfig& config, Wiring wiring) {
   std::unique_ptr<DeviceSet> set(new DeviceSet(std::move(wiring)));
   RETURN_IF_ERROR(set->AddLegacyDevices(config));
-  for (MachineConfig::Disk& disk : config.disks) {
+  for (DiskConfig& disk : config.disks) {
     ASSIGN_OR_RETURN(auto block,
                      Block::Create({std::move(disk.file), disk.read_only, std::move(disk.serial)}));
     set->blocks_.push_back(std::move(block));

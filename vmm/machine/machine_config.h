@@ -10,26 +10,27 @@
 
 namespace hearth::vmm {
 
+struct DiskConfig {
+  UniqueFd file;
+  bool read_only = false;
+  std::string serial;
+};
+
+struct VsockConfig {
+  uint32_t guest_cid = 0;
+  std::vector<uint32_t> host_ports;  // That the guest may connect to.
+};
+
 // What a machine is made of; its resources are open descriptors. CreateMachine of hearth.vmm.v1 as
 // a plain value, within the limits of limits.h.
 struct MachineConfig {
-  struct Disk {
-    UniqueFd file;
-    bool read_only = false;
-    std::string serial;
-  };
-  struct VsockDevice {
-    uint32_t guest_cid = 0;
-    std::vector<uint32_t> host_ports;  // That the guest may connect to.
-  };
-
   uint32_t memory_mib = 0;
   uint32_t vcpu_count = 1;
   UniqueFd kernel;
   UniqueFd initrd;           // May be none.
   std::string command_line;  // Without the parameters of our devices.
-  std::vector<Disk> disks;
-  std::optional<VsockDevice> vsock;
+  std::vector<DiskConfig> disks;
+  std::optional<VsockConfig> vsock;
   bool entropy = false;
   UniqueFd console;  // May be none.
   uint32_t console_bytes_per_second = 0;

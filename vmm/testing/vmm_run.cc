@@ -155,7 +155,7 @@ absl::Status RunOnce(const Arguments& arguments) {
                     absl::StrCat("waiting for the guest; the VMM's wait status is ",
                                  status.ok() ? *status : -1));
   }
-  std::fprintf(stderr, "hearth-vmm-run: %s, %s, after %.1f ms\n",
+  std::fprintf(stderr, "hearth-vmm-run: created after %.1f ms; %s, %s, after %.1f ms\n", created_ms,
                v1::Exited::Reason_Name(exited->reason()).c_str(), exited->detail().c_str(),
                elapsed_ms());
   if (exited->reason() != v1::Exited::REASON_GUEST_RESET) {
