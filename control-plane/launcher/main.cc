@@ -179,6 +179,7 @@ absl::StatusOr<ServerOptions> Prepare(const Arguments& arguments) {
 absl::Status Run(const Arguments& arguments) {
   ASSIGN_OR_RETURN(ServerOptions options, Prepare(arguments));
   ASSIGN_OR_RETURN(const auto loop, EventLoop::Create());
+  signal(SIGPIPE, SIG_IGN);  // Whoever reads the log may go.
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// KvmBackend with the real launcher and the real hearth-vmm, and guests of a few instructions.
+#include "control-plane/backend/kvm/kvm_backend.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "tests/node/launcher_fixture.h"
+#include "vmm/testing/tiny_guest.h"
+
+namespace hearth::control {
+namespace {
+
+using testing::LauncherProgram;
+using testing::TemporaryFolder;
+
+bool CanRun() {
+  if (geteuid() == 0 && access("/dev/kvm", R_OK | W_OK) == 0) return true;
+  std::printf("SKIPPED: KVM backend tests need root and /dev/kvm: %s\n", std::strerror(errno));
+  return false;
+}
+
+struct World {
+  World() : launcher(HEARTH_VMM_BINARY, {"--cgroup="}) {
+    KvmBackendConfig config;
+    config.launcher_socket = launcher.socket();
+    backend = *KvmBackend::Create(config);
+  }
+  absl::StatusOr<std::unique_ptr<Machine>> Create(const std::string& code, UniqueFd console = {},
+                                                  uint32_t memory_mib = 16) {
+    MachineSpec spec;
+    spec.id = "test";
+    spec.memory_mib = memory_mib;
+    spec.kernel_path = folder.path() + "/kernel";
+    std::ofstream(spec.kernel_path) << vmm::testing::KernelOf(code);
+    spec.console = std::move(console);
+    return backend->Create(std::move(spec));
+  }
+  TemporaryFolder folder;
+  LauncherProgram launcher;
+  std::unique_ptr<KvmBackend> backend;
+};
+
+MachineExit AwaitExit(Machine& machine) {
+  absl::Notification ended;
+  MachineExit exit;
+  machine.OnExit([&](const MachineExit& told) {
+    exit = told;
+    ended.Notify();
+  });
+  ended.WaitForNotification();
+  return exit;
+}
+
+TEST_CASE("kvm backend: a guest runs, writes to its console and resets") {
+  if (!CanRun()) return;
+  World world;
+  int ends[2];
+  REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+  const UniqueFd reader(ends[0]);
+  auto machine = world.Create(vmm::testing::HelloCode("hello"), UniqueFd(ends[1]));
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  const MachineExit exit = AwaitExit(**machine);
+  CHECK(exit.reason == MachineExit::Reason::kGuestReset);
+  char text[16] = {};
+  CHECK(read(reader.get(), text, sizeof(text)) == 5);
+  CHECK(std::string(text) == "hello");
+  CHECK((*machine)->CpuTime().value() > absl::ZeroDuration());
+  CHECK((*machine)->Start().code() == absl::StatusCode::kUnavailable);
+  CHECK_FALSE((*machine)->AcceptAgent(absl::InfiniteFuture()).ok());
+}
+
+TEST_CASE("kvm backend: a paused guest uses no processor, a resumed one does") {
+  if (!CanRun()) return;
+  World world;
+  auto machine = world.Create(vmm::testing::CountingCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  const auto cpu = [&] { return (*machine)->CpuTime().value(); };
+  const absl::Duration begin = cpu();
+  while (cpu() < begin + absl::Milliseconds(10)) std::this_thread::yield();
+  REQUIRE((*machine)->Pause().ok());
+  // What the processor was given is accounted by the time Pause() answers, but for the main thread.
+  const absl::Duration paused = cpu();
+  const auto statistics = (*machine)->Statistics();
+  REQUIRE(statistics.ok());
+  CHECK(statistics->cpu >= paused);
+  CHECK(statistics->resident_bytes > 0);
+  CHECK(cpu() < paused + absl::Milliseconds(10));
+  REQUIRE((*machine)->Resume().ok());
+  while (cpu() < paused + absl::Milliseconds(20)) std::this_thread::yield();
+  REQUIRE((*machine)->Stop(absl::InfinitePast()).ok());
+  CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kStopped);
+}
+
+TEST_CASE("kvm backend: a destroyed machine leaves no process") {
+  if (!CanRun()) return;
+  World world;
+  auto machine = world.Create(vmm::testing::SpinningCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  const pid_t launcher = world.launcher.program().pid();
+  const std::string children = absl::StrCat("/proc/", launcher, "/task/", launcher, "/children");
+  CHECK_FALSE(testing::ReadFile(children).empty());
+  machine->reset();
+  CHECK(testing::ReadFile(children).empty());
+}
+
+TEST_CASE("kvm backend: an orderly stop waits for the guest, and not longer than it was told") {
+  if (!CanRun()) return;
+  World world;
+  auto machine = world.Create(vmm::testing::HaltCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  REQUIRE((*machine)->Stop(absl::Now() + absl::Milliseconds(50)).ok());
+  CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kStopped);
+}
+
+TEST_CASE("kvm backend: a kernel that is none, or is missing, is said") {
+  if (!CanRun()) return;
+  World world;
+  MachineSpec spec;
+  spec.memory_mib = 16;
+  spec.kernel_path = "/etc/passwd";
+  const absl::Status no_kernel = world.backend->Create(std::move(spec)).status();
+  INFO(no_kernel);
+  CHECK(no_kernel.code() == absl::StatusCode::kInvalidArgument);
+  MachineSpec missing;
+  missing.memory_mib = 16;
+  missing.kernel_path = "/nowhere/vmlinux";
+  CHECK(absl::StrContains(world.backend->Create(std::move(missing)).status().message(),
+                          "/nowhere/vmlinux"));
+  const absl::Status odd = world.Create(vmm::testing::HaltCode(), UniqueFd(), 3).status();
+  INFO(odd);
+  CHECK_FALSE(odd.ok());
+}
+
+TEST_CASE("kvm backend: a VMM that is killed is a lost machine") {
+  if (!CanRun()) return;
+  World world;
+  auto machine = world.Create(vmm::testing::SpinningCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  const pid_t launcher = world.launcher.program().pid();
+  const int pid = std::stoi(
+      testing::ReadFile(absl::StrCat("/proc/", launcher, "/task/", launcher, "/children")));
+  kill(pid, SIGKILL);
+  const MachineExit exit = AwaitExit(**machine);
+  CHECK(exit.reason == MachineExit::Reason::kLost);
+  CHECK(absl::StrContains(exit.detail, "signal 9"));
+}
+
+TEST_CASE("kvm backend: when its launcher dies the machines end, and another launcher serves") {
+  if (!CanRun()) return;
+  World world;
+  auto machine = world.Create(vmm::testing::SpinningCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  world.launcher.program().Signal(SIGKILL);
+  const MachineExit exit = AwaitExit(**machine);
+  CHECK(exit.reason == MachineExit::Reason::kLost);
+  CHECK(absl::StrContains(exit.detail, "hearth-launcher was lost"));
+  machine->reset();
+
+  const absl::Status refused = world.Create(vmm::testing::HaltCode()).status();
+  CHECK(refused.code() == absl::StatusCode::kUnavailable);
+  CHECK(absl::StrContains(refused.message(), "no hearth-launcher listens"));
+  testing::Program again(HEARTH_LAUNCHER_BINARY,
+                         {"--listen=" + world.launcher.socket(),
+                          "--vmm=" + std::string(HEARTH_VMM_BINARY), "--allow-uid=0", "--cgroup="});
+  // The back-off refuses for a while.
+  absl::StatusOr<std::unique_ptr<Machine>> next = refused;
+  while (!next.ok()) next = world.Create(vmm::testing::HaltCode());
+  CHECK((*next)->Start().ok());
+}
+
+TEST_CASE("kvm backend: many machines at once, made and ended from many threads") {
+  if (!CanRun()) return;
+  World world;
+  std::atomic<int> good{0};
+  std::vector<std::thread> threads;
+  const std::string code = vmm::testing::DoNothingCode();
+  const std::string kernel = world.folder.path() + "/shared-kernel";
+  std::ofstream(kernel) << vmm::testing::KernelOf(code);
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < 5; ++round) {
+        MachineSpec spec;
+        spec.memory_mib = 16;
+        spec.kernel_path = kernel;
+        auto machine = world.backend->Create(std::move(spec));
+        if (!machine.ok()) continue;
+        if (!(*machine)->Start().ok()) continue;
+        if ((i + round) % 2 == 0) (*machine)->Kill();
+        AwaitExit(**machine);
+        ++good;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(good == 40);
+}
+
+}  // namespace
+}  // namespace hearth::control
