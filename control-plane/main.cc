@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstring>
@@ -103,6 +104,15 @@ void AddFlags(CLI::App* app, Options* options) {
       ->capture_default_str();
 }
 
+absl::Status CheckMemory(uint64_t memory_mib) {
+  const uint64_t host_mib = (static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                             static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) >>
+                            20;
+  if (memory_mib <= host_mib) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--memory-mib: ", memory_mib, " is more than the ",
+                                                 host_mib, " that this host has"));
+}
+
 absl::Status CheckLauncher(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
@@ -149,6 +159,7 @@ absl::Status Serve(const Options& options) {
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // The socket's and the state's only guard.
 
+  RETURN_IF_ERROR(CheckMemory(options.memory_mib));
   RETURN_IF_ERROR(CheckLauncher(options.launcher_socket));
   ASSIGN_OR_RETURN(const std::unique_ptr<State> state,
                    State::Open(options.state_dir, options.images));

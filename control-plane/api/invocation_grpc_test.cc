@@ -330,6 +330,7 @@ TEST_CASE("restart: what was cut off has failed, clearly, and no file of it is l
               .ok());
   }
   std::ofstream(world.folder + "/state/code/building/left") << "x";
+  std::ofstream(world.folder + "/state/code/" + DigestHex(DigestOf("orphan"))) << "orphan";
   world.Start();
   CHECK(Reason(world.Wait(done.name()).error()) == "HEARTHD_RESTARTED");
   GetVersionRequest get;
@@ -339,6 +340,8 @@ TEST_CASE("restart: what was cut off has failed, clearly, and no file of it is l
   REQUIRE(world.functions->GetVersion(&context, get, &version).ok());
   CHECK(version.state() == Version::FAILED);
   CHECK(std::filesystem::is_empty(world.folder + "/state/code/building"));
+  CHECK_FALSE(
+      std::filesystem::exists(world.folder + "/state/code/" + DigestHex(DigestOf("orphan"))));
   CHECK(UsageOf(world, f).outcomes["INSTANCE_LOST"] == 1);
   InvokeResponse response;
   REQUIRE(world.Invoke(f, "still there", &response).ok());

@@ -40,7 +40,8 @@ absl::Status MakeWay(const std::string& path) {
 class ApiServer::Impl {
  public:
   Impl(State* state, Node* node)
-      : node_(node),
+      : state_(state),
+        node_(node),
         operations_(state->metadata.get()),
         logs_(state->uuids.Next()),
         router_(state->metadata.get(), state->images.get(), state->disks.get()),
@@ -63,6 +64,7 @@ class ApiServer::Impl {
     RETURN_IF_ERROR(operations_.Recover());
     RETURN_IF_ERROR(invoker_.Recover());
     RETURN_IF_ERROR(catalog_.MakeDefaultTenant());
+    RETURN_IF_ERROR(state_->CollectGarbage());
     RETURN_IF_ERROR(MakeWay(socket_path));
     const ServiceParts parts{&catalog_, &deployer_, &operations_,  &invoker_,   &artifacts_,
                              &queries_, &logs_,     &invocations_, &followers_, &waits_};
@@ -108,6 +110,7 @@ class ApiServer::Impl {
   }
 
  private:
+  State* const state_;
   Node* const node_;
   Operations operations_;
   LogHub logs_;

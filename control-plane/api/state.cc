@@ -2,11 +2,13 @@
 #include "control-plane/api/state.h"
 
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 
 #include <filesystem>
 
-#include "vmm/base/status.h"
+#include "control-plane/api/records.h"
+#include "hearth/v1/resources.pb.h"
 
 namespace hearth::control {
 
@@ -39,6 +41,30 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const std::string& state_dir,
   ASSIGN_OR_RETURN(state->disks,
                    CodeDisks::Open(absl::StrCat(state_dir, "/code"), state->verified.get()));
   return state;
+}
+
+absl::Status State::CollectGarbage() {
+  std::set<std::string> used_artifacts, used_disks;
+  RETURN_IF_ERROR(metadata->Read([&](MetadataTransaction& t) -> absl::Status {
+    ASSIGN_OR_RETURN(const auto kept, t.All(Kind::kArtifact));
+    for (const Record& record : kept) {
+      ASSIGN_OR_RETURN(auto artifact, Load<hearth::v1::Artifact>(t, Kind::kArtifact, record.name));
+      used_artifacts.insert(artifact.digest());
+    }
+    ASSIGN_OR_RETURN(const auto versions, t.All(Kind::kVersion));
+    for (const Record& record : versions) {
+      ASSIGN_OR_RETURN(auto version, Load<hearth::v1::Version>(t, Kind::kVersion, record.name));
+      if (version.state() == hearth::v1::Version::READY) used_disks.insert(version.code_digest());
+    }
+    return absl::OkStatus();
+  }));
+  ASSIGN_OR_RETURN(const int removed_artifacts, artifacts->Prune(used_artifacts));
+  ASSIGN_OR_RETURN(const int removed_disks, disks->Prune(used_disks));
+  if (removed_artifacts + removed_disks > 0) {
+    spdlog::info("removed {} artifacts and {} code disks that nothing refers to", removed_artifacts,
+                 removed_disks);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace hearth::control

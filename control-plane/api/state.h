@@ -21,6 +21,10 @@ struct State {
   static absl::StatusOr<std::unique_ptr<State>> Open(const std::string& state_dir,
                                                      const std::string& images_dir);
 
+  // Removes artifacts and code disks that nothing in the metadata refers to: those of what was
+  // deleted, or of a crash between a file and its record. Before anything is served.
+  absl::Status CollectGarbage();
+
   UniqueFd lock;  // Of <state>/lock, for as long as this hearthd lives.
   UuidGenerator uuids;
   std::unique_ptr<VerifiedFiles> verified;

@@ -27,6 +27,23 @@ absl::Status SyncFolder(const std::string& folder) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<int> KeepOnly(const std::string& folder, const std::set<std::string>& keep) {
+  int removed = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (!entry.is_regular_file(error) || keep.count(entry.path().filename().string()) > 0) continue;
+    if (fs::remove(entry.path(), error)) ++removed;
+  }
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("clean up ", folder));
+  return removed;
+}
+
+absl::StatusOr<int> ArtifactStore::Prune(const std::set<std::string>& digests) const {
+  std::set<std::string> names;
+  for (const std::string& digest : digests) names.insert(DigestHex(digest));
+  return KeepOnly(folder_, names);
+}
+
 absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);

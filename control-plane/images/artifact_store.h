@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -45,6 +46,8 @@ class ArtifactStore {
 
   absl::StatusOr<std::unique_ptr<Upload>> Begin() const;
   std::string PathOf(const std::string& digest) const;
+  // Removes all but these digests. At start-up.
+  absl::StatusOr<int> Prune(const std::set<std::string>& digests) const;
 
  private:
   explicit ArtifactStore(std::string folder) : folder_(std::move(folder)) {}
@@ -53,6 +56,8 @@ class ArtifactStore {
 
 // Makes `folder` empty but there. For temporary files, at start-up.
 absl::Status MakeEmptyFolder(const std::string& folder);
+// Removes the files in `folder` (not its folders) whose names are not in `keep`; how many.
+absl::StatusOr<int> KeepOnly(const std::string& folder, const std::set<std::string>& keep);
 // So that a rename in it survives a power cut.
 absl::Status SyncFolder(const std::string& folder);
 

@@ -73,6 +73,12 @@ absl::StatusOr<ImageFile> CodeDisks::BuildIn(const std::string& work, const std:
   return ImageFile{path, digest};
 }
 
+absl::StatusOr<int> CodeDisks::Prune(const std::set<std::string>& digests) const {
+  std::set<std::string> names;
+  for (const std::string& digest : digests) names.insert(DigestHex(digest));
+  return KeepOnly(folder_, names);
+}
+
 absl::StatusOr<ImageFile> CodeDisks::Find(const std::string& digest) const {
   const std::string path = absl::StrCat(folder_, "/", DigestHex(digest));
   RETURN_IF_ERROR(verified_->Verify(path, digest));

@@ -27,6 +27,9 @@ class CodeDisks {
   // A disk built before, verified.
   absl::StatusOr<ImageFile> Find(const std::string& digest) const;
 
+  // Removes all but these digests. At start-up, when nobody uses any.
+  absl::StatusOr<int> Prune(const std::set<std::string>& digests) const;
+
  private:
   CodeDisks(std::string folder, VerifiedFiles* verified)
       : folder_(std::move(folder)), verified_(verified) {}
