@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace hearth::vmm {
 
@@ -18,7 +19,11 @@ class LittleEndian {
   constexpr LittleEndian() = default;
   // NOLINTNEXTLINE(google-explicit-constructor): wire structures are filled with plain numbers.
   constexpr LittleEndian(T value) : bytes_(std::bit_cast<Bytes>(value)) {}
-  constexpr T get() const { return std::bit_cast<T>(bytes_); }
+  T get() const {
+    T value;
+    std::memcpy(&value, bytes_.data(), sizeof(value));
+    return value;
+  }
 
  private:
   using Bytes = std::array<uint8_t, sizeof(T)>;

@@ -71,7 +71,7 @@ void MmioDriverFake::SetUpQueue(uint16_t index) {
 
 void MmioDriverFake::Start(bool event_idx) {
   NegotiateFeatures(event_idx);
-  for (uint16_t i = 0; i < queues_.size(); ++i) SetUpQueue(i);
+  for (size_t i = 0; i < queues_.size(); ++i) SetUpQueue(static_cast<uint16_t>(i));
   Write(0x70, kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
   RunKicks();
 }

@@ -33,6 +33,7 @@ VsockGuestFake::VsockGuestFake(size_t receive_buffers)
   };
   options.loop = loop_.get();
   options.device_lock = &lock_;
+  options.now_ns = [] { return fake_now_ns; };
   device_ = *Vsock::Create(std::move(options));
   driver_ = std::make_unique<MmioDriverFake>(device_.get());
   driver_->Start(true);

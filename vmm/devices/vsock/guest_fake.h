@@ -58,6 +58,7 @@ class VsockGuestFake {
   MmioDriverFake& driver() { return *driver_; }
   Vsock& device() { return *device_; }
   EventLoop& loop() { return *loop_; }
+  absl::Mutex& lock() { return lock_; }
   std::deque<Accepted>& accepted() { return accepted_; }
   bool refuse_accepts = false;
 
@@ -69,6 +70,9 @@ class VsockGuestFake {
   std::unique_ptr<MmioDriverFake> driver_;
   std::vector<uint64_t> slot_of_head_;
 };
+
+// The clock of the fake's devices.
+inline uint64_t fake_now_ns = 1'000'000'000;
 
 // A socket pair: the host's end (non-blocking) and the one to hand to ConnectVsock().
 std::array<UniqueFd, 2> MakeSocketPair();

@@ -174,7 +174,7 @@ void Vsock::RemoveWithReset(VsockConnection& connection) {
 }
 
 void Vsock::SetDeadline(VsockConnection& connection, uint64_t timeout_ns) {
-  connection.deadline_ns = MonotonicNs() + timeout_ns;
+  connection.deadline_ns = options_.now_ns() + timeout_ns;
   if (sweep_armed_) return;
   sweep_armed_ = true;
   sweep_timer_->Arm(kVsockSweepIntervalNs);
@@ -182,7 +182,7 @@ void Vsock::SetDeadline(VsockConnection& connection, uint64_t timeout_ns) {
 
 void Vsock::Sweep() {
   sweep_armed_ = false;
-  const uint64_t now_ns = MonotonicNs();
+  const uint64_t now_ns = options_.now_ns();
   std::vector<VsockConnection*> expired;
   bool more = false;
   for (const auto& [key, connection] : connections_) {

@@ -50,6 +50,8 @@ class Vsock : public VirtioDevice {
     AcceptCallback accept;
     EventLoop* loop = nullptr;  // Both outlive the device.
     absl::Mutex* device_lock = nullptr;
+    // For tests of the timeouts.
+    uint64_t (*now_ns)() = MonotonicNs;
   };
   static absl::StatusOr<std::unique_ptr<Vsock>> Create(Options options);
   ~Vsock() override;
@@ -67,6 +69,9 @@ class Vsock : public VirtioDevice {
   void Activate(VirtioContext* context) override;
   void Reset() override;
   void ProcessQueue(uint16_t index) override;
+
+  // Ends the connections whose time is up. The device's timer calls it while there are deadlines.
+  void Sweep();
 
   const VsockCounters& counters() const { return counters_; }
   size_t connection_count() const { return connections_.size(); }
@@ -111,7 +116,6 @@ class Vsock : public VirtioDevice {
   void Remove(VsockConnection& connection);
   void RemoveWithReset(VsockConnection& connection);
   void SetDeadline(VsockConnection& connection, uint64_t timeout_ns);
-  void Sweep();
   void DropAll();
   void Fail(std::string_view reason);
 

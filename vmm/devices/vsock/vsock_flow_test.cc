@@ -271,6 +271,70 @@ TEST_CASE("vsock: nothing spins when neither side can move") {
   CHECK(guest.Receive()->data.size() == 4096);
 }
 
+TEST_CASE("vsock: a guest that does not answer a connect in time loses it") {
+  Guest guest;
+  auto pair = MakeSocketPair();
+  REQUIRE(guest.device().ConnectVsock(5000, std::move(pair[1])).ok());
+  REQUIRE(guest.Receive()->op() == VsockOp::kRequest);
+  fake_now_ns += kVsockConnectTimeoutNs - 1;
+  guest.device().Sweep();
+  CHECK_FALSE(guest.Receive().has_value());
+  fake_now_ns += 1;
+  guest.device().Sweep();
+  CHECK(guest.Receive()->op() == VsockOp::kReset);
+  bool ended = false;
+  ReadAll(pair[0].get(), &ended);
+  CHECK(ended);
+}
+
+TEST_CASE("vsock: an established connection has no time limit") {
+  Guest guest;
+  auto accepted = guest.Connect(2000);
+  auto connected = guest.AcceptFromHost();
+  fake_now_ns += 1000 * kVsockLingerTimeoutNs;
+  guest.device().Sweep();
+  CHECK(guest.device().connection_count() == 2);
+}
+
+TEST_CASE(
+    "vsock: a guest that ignores the end of a connection is told once more, then it is gone") {
+  Guest guest;
+  auto host = guest.Connect(2000);
+  host.socket.reset();
+  REQUIRE(guest.Receive()->header.flags.get() == kVsockShutdownBoth);
+  guest.Send(Guest::Header(VsockOp::kData, 2000), "late");  // Goes nowhere.
+  fake_now_ns += kVsockCloseTimeoutNs;
+  guest.device().Sweep();
+  CHECK(guest.Receive()->op() == VsockOp::kReset);
+  CHECK(guest.device().connection_count() == 0);
+}
+
+TEST_CASE("vsock: what a closed host end wrote waits for credit, but not for ever") {
+  Guest guest;
+  auto host = guest.Connect(2000);
+  auto update = Guest::Header(VsockOp::kCreditUpdate, 2000);
+  update.buf_alloc = 0;
+  guest.Send(update);
+  REQUIRE(send(host.socket.get(), "rest", 4, 0) == 4);
+  host.socket.reset();
+  CHECK_FALSE(guest.Receive().has_value());
+  fake_now_ns += kVsockLingerTimeoutNs - 1;
+  guest.device().Sweep();
+  CHECK(guest.device().connection_count() == 1);
+  SECTION("credit comes") {
+    update.buf_alloc = 100;
+    guest.Send(update);
+    CHECK(guest.Receive()->data.size() == 4);
+    CHECK(guest.Receive()->header.flags.get() == kVsockShutdownBoth);
+  }
+  SECTION("no credit comes") {
+    fake_now_ns += 1;
+    guest.device().Sweep();
+    CHECK(guest.Receive()->op() == VsockOp::kReset);
+    CHECK(guest.device().connection_count() == 0);
+  }
+}
+
 TEST_CASE("vsock: connections take turns") {
   Guest guest(2);
   auto a = guest.Connect(2000);

@@ -76,7 +76,7 @@ void Vsock::HandleRequest(VsockPorts ports, const VsockHeader& header) {
   const bool wanted = options_.accept &&
                       std::find(declared.begin(), declared.end(), ports.host) != declared.end() &&
                       connections_.size() < kVsockMaxConnections &&
-                      accept_budget_.Take(1, MonotonicNs());
+                      accept_budget_.Take(1, options_.now_ns());
   std::array<int, 2> pair;
   if (!wanted || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
     ++counters_.connections_refused;
