@@ -101,11 +101,15 @@ TEST_CASE(
   google::rpc::ErrorInfo info;
   info.set_reason("INIT_FAILED");
   stage.hearthd.deploy_error.add_details()->PackFrom(info);
+  hearth::v1::FunctionError error;
+  error.add_stack_trace("  File \"app.py\", line 3\n");
+  stage.hearthd.deploy_error.add_details()->PackFrom(error);
   const Ended ended = stage.Run({"deploy", stage.MakeFunction()});
   CHECK(ended.code == kExitFailed);
   CHECK(ended.out == "");
   CHECK(ended.err.find("SyntaxError: invalid syntax (app.py, line 3)") != std::string::npos);
   CHECK(ended.err.find("INIT_FAILED") != std::string::npos);
+  CHECK(ended.err.find("         File \"app.py\", line 3\n") != std::string::npos);
   CHECK(ended.err.find("hearth logs thumbnail") != std::string::npos);
 }
 

@@ -3,6 +3,7 @@
 
 #include "cli/format.h"
 #include "google/rpc/error_details.pb.h"
+#include "hearth/v1/resources.pb.h"
 
 namespace hearth::cli {
 namespace {
@@ -76,6 +77,7 @@ void ReadDetail(const google::protobuf::Any& any, Failure* failure) {
   google::rpc::RetryInfo retry;
   google::rpc::PreconditionFailure precondition;
   google::rpc::ResourceInfo resource;
+  hearth::v1::FunctionError function;
   if (any.UnpackTo(&info)) {
     failure->reason = info.reason();
     failure->metadata.insert(info.metadata().begin(), info.metadata().end());
@@ -94,6 +96,11 @@ void ReadDetail(const google::protobuf::Any& any, Failure* failure) {
   } else if (any.UnpackTo(&resource)) {
     if (!resource.description().empty()) {
       failure->facts.push_back(resource.resource_name() + ": " + resource.description());
+    }
+  } else if (any.UnpackTo(&function)) {
+    // Its type and message are in the error's own text.
+    for (const std::string& line : function.stack_trace()) {
+      failure->facts.push_back(line.substr(0, line.find_last_not_of('\n') + 1));
     }
   } else if (any.UnpackTo(&retry)) {
     failure->retry_after_ms =
