@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be wrong with the host: images, the kernel, KVM, the disk, the agent."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from harness import HERE, Daemon, Failed, Hearth, check, check_in, forbid_kvm
+from .registry import case, cases
+
+ECHO = HERE / "functions/echo"
+
+
+def add_blob(folder, data):
+    digest = hashlib.sha256(data).hexdigest()
+    path = f"blobs/sha256/{digest}"
+    (folder / path).write_bytes(data)
+    return {"path": path, "digest": f"sha256:{digest}"}
+
+
+def deploy_fails(hearth, words, code=None):
+    """The deployment ends in order, says why, and leaves nothing running."""
+    ended, out, err = hearth.cli("deploy", ECHO)
+    check(ended not in (0, 2) and out == b"" and code in (None, ended), f"ended with {ended}: {out} {err}")
+    for word in words:
+        check_in(word, err)
+    hearth.check_nothing_left()
+    check(hearth.hearthd.process.poll() is None, "hearthd still runs")
+    check(hearth.launcher.process.poll() is None, "hearth-launcher still runs")
+
+
+def no_kernel(manifest, folder):
+    manifest["kernel"] = add_blob(folder, b"this is no kernel\n" * 1000)
+
+
+def script_kernel(manifest, folder):
+    # An ELF file, but no kernel: no PVH note.
+    manifest["kernel"] = add_blob(folder, Path("/bin/true").read_bytes())
+
+
+@cases("kernel: {} is refused with a reason", [
+    ("a file that is no ELF", no_kernel),
+    ("a program that is no kernel", script_kernel),
+])
+def kernel(world, _, change):
+    with Hearth(world.programs, images=world.image_store(change)) as hearth:
+        deploy_fails(hearth, ["kernel"])
+
+
+def truncate_image(manifest, folder):
+    path = folder / manifest["runtimes"]["python3.11"]["image"]["path"]
+    os.truncate(path, path.stat().st_size // 2)
+    return path
+
+
+def remove_image(manifest, folder):
+    path = folder / manifest["runtimes"]["python3.11"]["image"]["path"]
+    path.unlink()
+    return path
+
+
+def flip_byte(manifest, folder):
+    path = folder / manifest["agent"]["path"]
+    with open(path, "r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)
+        file.seek(5000)
+        file.write(bytes([byte[0] ^ 1]))
+    return path
+
+
+@cases("images: {} is found before anything runs from it", [
+    ("a truncated image", truncate_image),
+    ("a missing image", remove_image),
+    ("an image with another digest", flip_byte),
+])
+def images(world, _, change):
+    broken = []
+    hearth = Hearth(world.programs, images=world.image_store(lambda *both: broken.append(change(*both))))
+    try:
+        hearth.start_launcher()
+        hearth.start_hearthd(wait=False)
+        hearth.hearthd._ready.wait(60)
+        if hearth.hearthd.process.poll() is None and "ready" in hearth.hearthd.tail():
+            # It may serve what is whole, but nothing may be started from what is not.
+            deploy_fails(hearth, [])
+            return
+        code = hearth.hearthd.process.wait(60)
+        check(code == 1, f"hearthd ended with {code}")
+        check_in(broken[0].name[:16], hearth.hearthd.tail())
+    finally:
+        hearth._end()
+
+
+@case("images: a folder without a manifest is told by its name")
+def no_store(world):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        hearth = Hearth(world.programs, images=folder)
+        try:
+            hearth.start_launcher()
+            hearth.start_hearthd(wait=False)
+            check(hearth.hearthd.process.wait(60) == 1, "hearthd ended")
+            check_in("manifest.json", hearth.hearthd.tail())
+        finally:
+            hearth._end()
+
+
+@case("agent: one of an unknown version is refused, and both versions are named")
+def unknown_agent(world):
+    def change(manifest, folder):
+        with tempfile.TemporaryDirectory() as staging:
+            root = Path(staging) / "root"
+            for name in ("dev", "proc", "sys", "run", "mnt", "runtime", "tmp"):
+                (root / name).mkdir(parents=True)
+            subprocess.run(["gcc", "-O1", "-static", "-o", root / "hearth-agent", HERE / "unknown_agent.c"], check=True)
+            subprocess.run(["mkfs.erofs", "-T0", "--all-root", Path(staging) / "image", root], check=True,
+                           stdout=subprocess.DEVNULL)
+            manifest["agent"] = add_blob(folder, (Path(staging) / "image").read_bytes())
+    with Hearth(world.programs, images=world.image_store(change)) as hearth:
+        deploy_fails(hearth, ["99", "version"])
+
+
+@cases("kvm: {} is told at the start or at the first deployment", [
+    ("a host without /dev/kvm", "absent", ["/dev/kvm"]),
+    ("a /dev/kvm that may not be opened", "forbidden", ["/dev/kvm"]),
+    ("a /dev/kvm that is none", "other", ["kvm"]),
+])
+def kvm(world, _, kind, words):
+    hearth = Hearth(world.programs, launcher_prefix=forbid_kvm(kind))
+    try:
+        try:
+            hearth.start_launcher()
+        except Failed as error:
+            # It refuses to start at all: as good, if it says why.
+            for word in words:
+                check_in(word, str(error))
+            check(hearth.launcher.process.poll() is not None, "it has ended")
+            return
+        hearth.start_hearthd()
+        deploy_fails(hearth, words)
+    finally:
+        hearth._end()
+
+
+@cases("kvm: doctor tells of {}", [
+    ("a host without it", "absent", "there is no /dev/kvm"),
+    ("one that may not be opened", "forbidden", "you may not open /dev/kvm"),
+    ("a device that is none", "other", "no KVM device"),
+])
+def doctor(world, _, kind, words):
+    done = subprocess.run([*forbid_kvm(kind), world.programs / "hearth", "doctor"], stdout=subprocess.PIPE)
+    check(done.returncode in (5, 6), f"doctor ended with {done.returncode}: {done.stdout.decode()}")
+    check_in(words, done.stdout.decode())
+
+
+@case("kvm: doctor finds the one of this machine usable, by measuring")
+def doctor_usable(world):
+    done = subprocess.run([world.programs / "hearth", "doctor"], stdout=subprocess.PIPE)
+    check(done.returncode == 0, done.stdout.decode())
+    check_in("million instructions a second", done.stdout.decode())
+
+
+@case("disk: a full one refuses the upload, and hearthd serves on")
+def disk_full(world):
+    with Hearth(world.programs, state_size="16m") as hearth, tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ECHO, folder, dirs_exist_ok=True)
+        (Path(folder) / "big").write_bytes(os.urandom(40_000_000))
+        code, out, err = hearth.cli("deploy", folder, "--name", "big")
+        check(code == 4 and out == b"", f"ended with {code}: {err}")
+        check_in("DISK_FULL", err)
+        (Path(folder) / "big").unlink()
+        hearth.deploy("echo")
+        check(hearth.invoke("echo")["invocation"]["outcome"] == "SUCCEEDED", "a small function still runs")
+
+
+@case("hearthd: without a launcher it says what to start")
+def no_launcher(world):
+    hearth = Hearth(world.programs)
+    try:
+        hearth.start_hearthd(wait=False)
+        check(hearth.hearthd.process.wait(60) == 1, "hearthd ended")
+        check_in("hearth-launcher", hearth.hearthd.tail())
+    finally:
+        hearth._end()
+
+
+@case("hearthd: an idle instance is paused, and ended after its time")
+def idle(world):
+    with Hearth(world.programs, idle_pause=0.2, idle_stop=4) as hearth:
+        hearth.deploy("echo")
+        boot = hearth.invoke("echo")["payload"]["boot"]
+        from harness import await_true
+        await_true(lambda: [i["state"] for i in hearth.json("list", "instances")["instances"]] == ["PAUSED"], "the instance paused")
+        check(hearth.invoke("echo")["payload"]["boot"] == boot, "the paused instance served again")
+        hearth.check_nothing_left()
+        check(hearth.json("list", "instances")["instances"] == [], "none is listed")
+        check(hearth.invoke("echo")["payload"]["boot"] != boot, "and a new one serves")
+
+
+@case("hearthd: a second one on the same state is refused, the first serves on")
+def second(world):
+    with Hearth(world.programs) as hearth:
+        other = Daemon("hearthd", [
+            "setpriv", "--reuid=64918", "--regid=64918", "--clear-groups", world.programs / "hearthd",
+            f"--socket={hearth.folder}/run/other.sock", f"--state-dir={hearth.folder}/data", f"--images={hearth.images}",
+            f"--launcher-socket={hearth.folder}/run/launcher.sock"], hearth.folder / "other.log")
+        try:
+            check(other.process.wait(60) == 1, "the second ended")
+        finally:
+            other.end(signal.SIGKILL)
+        check(hearth.cli("list")[0] == 0, "the first serves")

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Hearth of a test's own: hearth-launcher as root, hearthd as nobody's user, both to be killed at will."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import reflection
+
+HERE = Path(__file__).resolve().parent
+HEARTHD_UID = 64918
+START_SECONDS = 90
+GONE_SECONDS = 30
+PROGRAMS = {
+    "hearth": "cli/hearth",
+    "hearthd": "control-plane/hearthd",
+    "hearth-launcher": "control-plane/launcher/hearth-launcher",
+    "hearth-vmm": "vmm/hearth-vmm",
+    "hearth-kvm-probe": "vmm/kvm/hearth-kvm-probe",
+}
+CLONE_NEWNS = 0x00020000
+
+
+class Failed(Exception):
+    """A check did not hold; the text says which."""
+
+
+class Skipped(Exception):
+    """A case cannot be run here; the text says why."""
+
+
+def check(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+def check_in(wanted, text):
+    check(wanted.lower() in text.lower(), f"{wanted!r} should be in: {text.strip()}")
+
+
+def await_true(condition, what, seconds=GONE_SECONDS):
+    """For what other processes do in their own time; the only waits of these tests that poll."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < deadline, f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+
+
+def enter_private_mounts():
+    """Mounts made from here on are this process's and its children's only, and go with them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0:
+        raise SystemExit(f"integration: unshare: {os.strerror(ctypes.get_errno())}; the tests need root")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def pids_of(program):
+    """Processes that run this very file."""
+    wanted, found = Path(program).stat(), []
+    for link in Path("/proc").glob("[0-9]*/exe"):
+        try:
+            info = link.stat()
+        except OSError:
+            continue
+        if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
+            found.append(int(link.parent.name))
+    return sorted(found)
+
+
+class Daemon:
+    def __init__(self, name, command, log):
+        self.name, self.log = name, log
+        self._ready = threading.Event()
+        self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        with open(self.log, "ab", buffering=0) as log:
+            for line in self.process.stderr:
+                log.write(line)
+                if b"ready" in line:
+                    self._ready.set()
+        self._ready.set()
+
+    def wait_ready(self):
+        check(self._ready.wait(START_SECONDS), f"{self.name} is not ready within {START_SECONDS} s: {self.tail()}")
+        check(self.process.poll() is None or self._alive(), f"{self.name} ended with {self.process.returncode}: {self.tail()}")
+
+    def _alive(self):
+        return self.process.poll() is None
+
+    def end(self, signal_number):
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        code = self.process.wait(60)
+        self._reader.join(5)
+        return code
+
+    def tail(self, lines=15):
+        self._reader.join(0.5)
+        return "\n    ".join(Path(self.log).read_text(errors="replace").splitlines()[-lines:])
+
+
+class Programs:
+    """What was built, and the image store, where hearthd's user can reach them."""
+
+    def __init__(self, build, images):
+        self.folder = Path(tempfile.mkdtemp(prefix="hearth-bin-"))
+        self.folder.chmod(0o755)
+        for name, path in PROGRAMS.items():
+            self._show(build / path, self.folder / name)
+        self.images = self.folder / "images"
+        self._show(images, self.images)
+
+    def _show(self, source, place):
+        source = Path(source).resolve()
+        if not source.exists():
+            raise SystemExit(f"integration: {source} is missing; build it first")
+        place.mkdir() if source.is_dir() else place.touch()
+        subprocess.run(["mount", "--bind", str(source), str(place)], check=True)
+
+    def __truediv__(self, name):
+        return self.folder / name
+
+
+class Hearth:
+    """Started by `with`; at its end everything must be gone."""
+
+    def __init__(self, programs, *, images=None, memory_mib=0, idle_stop=300, idle_pause=0.5, state_size=None,
+                 launcher_prefix=(), extra=()):
+        self.programs = programs
+        self.images = images or programs.images
+        self.options = [f"--memory-mib={memory_mib}", f"--idle-stop={idle_stop}", f"--idle-pause={idle_pause}",
+                        "--boot-timeout=90", "--grace=5", *extra]
+        self.launcher_prefix = list(launcher_prefix)
+        self.folder = Path(tempfile.mkdtemp(prefix="hearth-it-"))
+        self.folder.chmod(0o755)
+        self.cgroup = self.folder.name
+        for name in ("run", "data"):
+            (self.folder / name).mkdir(mode=0o700)
+        if state_size:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={state_size}", "tmpfs", self.folder / "data"], check=True)
+        for name in ("run", "data"):
+            os.chown(self.folder / name, HEARTHD_UID, HEARTHD_UID)
+        self.socket = self.folder / "run/hearthd.sock"
+        self.launcher = self.hearthd = self._api = None
+
+    def __enter__(self):
+        try:
+            self.start_launcher()
+            self.start_hearthd()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        errors = self._end()
+        if kind is None:
+            check(not errors, "; ".join(errors))
+
+    def start_launcher(self):
+        self.launcher = Daemon("hearth-launcher", [
+            *self.launcher_prefix, self.programs / "hearth-launcher", f"--listen={self.folder}/run/launcher.sock",
+            f"--vmm={self.programs / 'hearth-vmm'}", f"--allow-uid={HEARTHD_UID}", f"--cgroup={self.cgroup}",
+        ], self.folder / "launcher.log")
+        self.launcher.wait_ready()
+
+    def start_hearthd(self, wait=True):
+        self.hearthd = Daemon("hearthd", [
+            "setpriv", f"--reuid={HEARTHD_UID}", f"--regid={HEARTHD_UID}", "--clear-groups", "--no-new-privs",
+            self.programs / "hearthd", f"--socket={self.socket}", f"--state-dir={self.folder}/data",
+            f"--images={self.images}", f"--launcher-socket={self.folder}/run/launcher.sock", *self.options,
+        ], self.folder / "hearthd.log")
+        if wait:
+            self.hearthd.wait_ready()
+
+    def _end(self):
+        errors = []
+        if self._api:
+            self._api.close()
+            self._api = None
+        for daemon in (self.hearthd, self.launcher):
+            if daemon and daemon.process.poll() is None:
+                try:
+                    code = daemon.end(signal.SIGTERM)
+                    if code != 0:
+                        errors.append(f"{daemon.name} ended with {code}: {daemon.tail()}")
+                except subprocess.TimeoutExpired:
+                    daemon.end(signal.SIGKILL)
+                    errors.append(f"{daemon.name} did not end at SIGTERM")
+        try:
+            self.check_nothing_left()
+        except Failed as error:
+            errors.append(str(error))
+        subprocess.run(["umount", self.folder / "data"], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return errors
+
+    # What a test looks at.
+
+    def vmms(self):
+        return pids_of(self.programs / "hearth-vmm")
+
+    def cgroups(self):
+        folder = Path("/sys/fs/cgroup") / self.cgroup
+        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+    def check_nothing_left(self):
+        """No VMM, no cgroup of one; to be called when no instance should be."""
+        await_true(lambda: not self.vmms(), "every hearth-vmm gone")
+        await_true(lambda: not self.cgroups(), "every cgroup of a VMM gone")
+
+    def data_files(self):
+        data = self.folder / "data"
+        return sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.is_file())
+
+    @property
+    def api(self):
+        if self._api is None:
+            self._api = reflection.Client(self.socket)
+        return self._api
+
+    def forget_api(self):
+        if self._api:
+            self._api.close()
+            self._api = None
+
+    def cli(self, *arguments, stdin=b"", timeout=240):
+        """(exit code, stdout as bytes, stderr as text) of the hearth command."""
+        done = subprocess.run([str(self.programs / "hearth"), "--socket", str(self.socket), *map(str, arguments)],
+                              input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
+        return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+    def json(self, *arguments, stdin=b"", code=0):
+        """The one JSON document of a command that must end with `code`."""
+        ended, out, err = self.cli("--json", *arguments, stdin=stdin)
+        check(ended == code, f"hearth {' '.join(map(str, arguments))} ended with {ended}, not {code}: {out.decode(errors='replace')} {err}")
+        return json.loads(out)
+
+    def deploy(self, name, *options, folder=None, code=0):
+        return self.json("deploy", folder or HERE / "functions" / name, "--name", name, *options, code=code)
+
+    def invoke(self, name, payload=b"{}", *options, code=0, content_type="application/json"):
+        return self.json("invoke", name, "--payload", "-", "--content-type", content_type, *options, stdin=payload, code=code)
+
+    def ledger(self, name):
+        return self.json("list", "invocations", name, "--limit", "100000")["invocations"]
+
+
+def forbid_kvm(kind):
+    """A command prefix under which /dev/kvm is "absent", "forbidden" or "other" (a device that is no KVM)."""
+    nodes = "mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/zero c 1 5; mknod -m 666 /dev/urandom c 1 9"
+    options = "mode=755"
+    if kind == "forbidden":
+        # Even root may not open a device there.
+        options += ",nodev"
+        nodes = "mknod -m 666 /dev/kvm c 10 232"
+    elif kind == "other":
+        nodes += "; mknod -m 666 /dev/kvm c 1 3"
+    return ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs -o {options} dev /dev && {nodes} && exec \"$@\"", "sh"]
+
+
+class World:
+    """What all cases share: the programs, and one Hearth with the functions of tests/integration/functions."""
+
+    def __init__(self, build, images, photo):
+        self.build, self.store, self.photo = build, images, photo
+        self.programs = Programs(build, images)
+        self._shared = None
+        self._deployed = set()
+
+    @property
+    def shared(self):
+        """A Hearth that cases use but do not break; started by the first that asks."""
+        if self._shared is None:
+            self._shared = Hearth(self.programs)
+            self._shared.__enter__()
+        return self._shared
+
+    def function(self, name, *options):
+        """The shared Hearth, with functions/NAME deployed."""
+        if name not in self._deployed:
+            self.shared.deploy(name, *options)
+            self._deployed.add(name)
+        return self.shared
+
+    def close(self):
+        """Ends the shared Hearth; what was wrong at its end."""
+        if self._shared is None:
+            return []
+        return [f"the shared Hearth's end: {error}" for error in self._shared._end()]
+
+    def image_store(self, change):
+        """A copy of the image store whose manifest `change(manifest, folder)` has altered."""
+        folder = Path(tempfile.mkdtemp(prefix="hearth-store-"))
+        folder.chmod(0o755)
+        manifest = json.loads((self.store / "manifest.json").read_text())
+        names = {manifest["kernel"]["path"], manifest["agent"]["path"],
+                 *(runtime["image"]["path"] for runtime in manifest["runtimes"].values())}
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.store / name, folder / name)
+        change(manifest, folder)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
