@@ -123,13 +123,16 @@ class Unpacker {
     if (!folder) return ErrnoStatus("dup");
     for (size_t i = 0; i < count; ++i) {
       const char* name = parts[i].c_str();
-      if (mkdirat(folder.get(), name, 0755) != 0 && errno != EEXIST) return ErrnoStatus(path);
+      const bool made = mkdirat(folder.get(), name, 0755) == 0;
+      if (!made && errno != EEXIST) return ErrnoStatus(path);
       UniqueFd next(openat(folder.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!next) {
         if (errno == ELOOP || errno == ENOTDIR)
           return Bad(path, "its path leads through a link or a file");
         return ErrnoStatus(path);
       }
+      // Whatever hearthd's umask: in the guest another user looks at it.
+      if (made && fchmod(next.get(), 0755) != 0) return ErrnoStatus(path);
       folder = std::move(next);
     }
     return folder;

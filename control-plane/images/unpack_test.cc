@@ -81,6 +81,7 @@ bool Refused(const absl::Status& status, const std::string& why) {
 TEST_CASE("unpack: files, folders, modes and links inside come out as they went in") {
   for (const int filter : {ARCHIVE_FILTER_NONE, ARCHIVE_FILTER_GZIP, ARCHIVE_FILTER_ZSTD}) {
     Place place;
+    const mode_t before = umask(0077);  // As hearthd's.
     const absl::Status status = place.Try({{"./", "", AE_IFDIR, 0700},
                                            {"./app.py", "print(1)"},
                                            {"bin/run", "#!", AE_IFREG, 0700},
@@ -88,6 +89,7 @@ TEST_CASE("unpack: files, folders, modes and links inside come out as they went 
                                            {"lib/up", "", AE_IFLNK, 0777, "../app.py"},
                                            {"lib/same", "", AE_IFREG, 0644, "app.py", true}},
                                           filter);
+    umask(before);
     INFO(status);
     CHECK(status.ok());
     CHECK(place.Read("app.py") == "print(1)");
@@ -96,6 +98,10 @@ TEST_CASE("unpack: files, folders, modes and links inside come out as they went 
     struct stat info = {};
     REQUIRE(stat((place.name + "/out/bin/run").c_str(), &info) == 0);
     CHECK((info.st_mode & 0777) == 0755);
+    for (const char* folder : {"/out/bin", "/out/lib"}) {
+      REQUIRE(stat((place.name + folder).c_str(), &info) == 0);
+      CHECK((info.st_mode & 0777) == 0755);
+    }
   }
 }
 
