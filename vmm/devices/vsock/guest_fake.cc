@@ -143,7 +143,8 @@ std::string ReadAll(int socket, bool* ended) {
   while ((got = recv(socket, buffer.data(), buffer.size(), MSG_DONTWAIT)) > 0) {
     text.append(buffer.data(), static_cast<size_t>(got));
   }
-  if (ended != nullptr) *ended = got == 0;
+  // A socket closed with something unread in it resets its peer.
+  if (ended != nullptr) *ended = got == 0 || errno == ECONNRESET;
   return text;
 }
 
