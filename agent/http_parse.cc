@@ -49,13 +49,17 @@ void HttpServer::Parse(HttpConnection* connection, absl::string_view data) {
   if (error != HPE_OK || connection->parser_.upgrade != 0) Reject(connection);
 }
 
-// Bytes that are no HTTP: say so once, as far as that can be, and hang up.
+// Bytes that are no HTTP: the answer that stands, or else this one, as far as it can be sent; then
+// hang up.
 void HttpServer::Reject(HttpConnection* connection) {
   static constexpr absl::string_view kAnswer =
       "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-  if (!connection->responded_) {
-    send(connection->socket_.get(), kAnswer.data(), kAnswer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (connection->responded_) {
+    connection->keep_alive_ = false;
+    connection->message_ended_ = true;
+    return StartWriting(connection);
   }
+  send(connection->socket_.get(), kAnswer.data(), kAnswer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   connection->dead_ = true;
 }
 

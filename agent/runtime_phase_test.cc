@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/runtime_phase.h"
+
+#include <catch2/catch.hpp>
+#include <map>
+#include <utility>
+
+namespace hearth::agent {
+namespace {
+
+using Phase = RuntimePhase;
+using Event = RuntimeEvent;
+
+TEST_CASE("runtime phase: exactly the moves of docs/agent-states.md are legal") {
+  const std::map<std::pair<Phase, Event>, Phase> legal = {
+      {{Phase::kAbsent, Event::kStart}, Phase::kInitialising},
+      {{Phase::kInitialising, Event::kNext}, Phase::kIdle},
+      {{Phase::kInitialising, Event::kInitError}, Phase::kFailed},
+      {{Phase::kInitialising, Event::kExit}, Phase::kAbsent},
+      {{Phase::kIdle, Event::kNext}, Phase::kIdle},
+      {{Phase::kIdle, Event::kInvoke}, Phase::kInvoking},
+      {{Phase::kIdle, Event::kExit}, Phase::kAbsent},
+      {{Phase::kInvoking, Event::kNext}, Phase::kInvoking},
+      {{Phase::kInvoking, Event::kResponseBegin}, Phase::kResponding},
+      {{Phase::kInvoking, Event::kError}, Phase::kResponded},
+      {{Phase::kInvoking, Event::kExit}, Phase::kAbsent},
+      {{Phase::kResponding, Event::kResponseEnd}, Phase::kResponded},
+      {{Phase::kResponding, Event::kResponseCut}, Phase::kInvoking},
+      {{Phase::kResponding, Event::kExit}, Phase::kAbsent},
+      {{Phase::kResponded, Event::kNext}, Phase::kIdle},
+      {{Phase::kResponded, Event::kExit}, Phase::kAbsent},
+      {{Phase::kFailed, Event::kExit}, Phase::kAbsent},
+  };
+  for (int p = 0; p <= static_cast<int>(Phase::kFailed); ++p) {
+    for (int e = 0; e <= static_cast<int>(Event::kExit); ++e) {
+      const auto phase = static_cast<Phase>(p);
+      const auto event = static_cast<Event>(e);
+      const auto it = legal.find({phase, event});
+      const std::optional<Phase> expected =
+          it == legal.end() ? std::nullopt : std::optional<Phase>(it->second);
+      INFO(RuntimePhaseName(phase) << ", event " << e);
+      REQUIRE(NextPhase(phase, event) == expected);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hearth::agent
