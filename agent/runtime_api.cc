@@ -183,6 +183,7 @@ void RuntimeApi::OnMessageEnd(HttpConnection* connection) {
 void RuntimeApi::FinishResponse(HttpConnection* connection) {
   responder_ = nullptr;
   Advance(RuntimeEvent::kResponseEnd);
+  invocation_.payload.reset();  // No one can ask for it again.
   Accepted(connection);
   if (!streaming_) {
     const std::string body = std::exchange(body_, std::string());
