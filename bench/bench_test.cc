@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "bench/boot.h"
+#include "bench/invoke.h"
 
 namespace hearth::bench {
 namespace {
@@ -82,6 +83,30 @@ TEST_CASE("report: JSON keeps every sample and says what a ms is") {
   CHECK(json["machines"]["qemu"]["summary"]["first_byte_ms"]["median"] == 100);
   CHECK(json["clock"]["unitOfMs"] == "ms");
   CHECK(json["targets"].size() == 3);
+}
+
+TEST_CASE("invoke: stations are hearthd's, the reply is the client's; cold and warm stay apart") {
+  hearth::v1::Invocation invocation;
+  invocation.mutable_timing()->mutable_boot()->set_seconds(1);
+  invocation.mutable_timing()->mutable_total()->set_nanos(500'000);
+  invocation.mutable_usage()->mutable_guest()->set_wall_ns(2'000'000);
+  const Sample sample = SampleOf(invocation, 7);
+  CHECK(sample.at("boot_ms") == 1000);
+  CHECK(sample.at("total_ms") == 0.5);
+  CHECK(sample.at("guest_ms") == 2);
+  CHECK(sample.at("reply_ms") == 7);
+  InvokeResults results;
+  results.samples = {{"cold", {sample}}, {"warm", {sample}}};
+  CHECK(InvokeText({}, results).find("cold") < InvokeText({}, results).find("warm"));
+  CHECK(InvokeJson({}, results)["starts"]["warm"]["samples"][0]["reply_ms"] == 7);
+}
+
+TEST_CASE("invoke: a hearthd that is not there is an error, not a sample") {
+  InvokeOptions options;
+  options.socket = "/nonexistent/socket";
+  options.function = "tenants/t/functions/f";
+  CHECK(RunInvoke(options, [](const std::string&) {}).status().code() ==
+        absl::StatusCode::kUnavailable);
 }
 
 TEST_CASE("qemu: its machine gets the same disks, memory and kernel") {

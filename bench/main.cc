@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include "bench/boot.h"
+#include "bench/invoke.h"
 
 namespace hearth::bench {
 namespace {
@@ -28,6 +29,14 @@ Examples:
   hearth-bench boot --qemu '' --images ~/.cache/hearth/images
   hearth-bench boot --check            exit with 3 when a target is missed)";
 
+constexpr char kInvokeHelp[] =
+    R"(Cold and warm in turn, through a hearthd that is running; each cold one waits until hearthd has ended
+the function's instances, so start it with a short --idle-stop. bench/run-invoke does all of it.
+
+Example:
+  hearth deploy examples/wordfreq
+  hearth-bench invoke --function wordfreq --payload README.md --content-type text/plain)";
+
 std::string Beside(const char* program) {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
@@ -39,31 +48,60 @@ std::string Beside(const char* program) {
   return program;
 }
 
-int Boot(const BootOptions& options, bool json, bool check, const std::string& samples_file) {
-  const bool show = isatty(STDERR_FILENO) == 1;
-  const auto results = RunBoot(options, [&](const std::string& what) {
-    if (show) std::cerr << "\r\033[K" << what << std::flush;
-  });
-  if (show) std::cerr << "\r\033[K" << std::flush;
-  if (!results.ok()) {
-    std::cerr << "hearth-bench: " << results.status().message() << "\n";
-    return 1;
-  }
-  const std::string document = BootJson(options, *results).dump(2) + "\n";
-  std::cout << (json ? document : BootText(options, *results));
-  if (!samples_file.empty()) {
-    std::ofstream file(samples_file);
-    file << document;
-    file.close();
-    if (!file) {
-      std::cerr << "hearth-bench: cannot write " << samples_file << "\n";
-      return 1;
-    }
-  }
+struct Output {
+  bool json = false;
+  std::string samples_file;
+};
+
+void ShowProgress(const std::string& what) {
+  static const bool show = isatty(STDERR_FILENO) == 1;
+  if (show) std::cerr << "\r\033[K" << what << std::flush;
+}
+
+int Fail(absl::string_view message) {
+  ShowProgress("");
+  std::cerr << "hearth-bench: " << message << "\n";
+  return 1;
+}
+
+int Print(const Output& output, const std::string& text, const nlohmann::json& json) {
+  ShowProgress("");
+  const std::string document = json.dump(2) + "\n";
+  std::cout << (output.json ? document : text);
+  if (output.samples_file.empty()) return 0;
+  std::ofstream file(output.samples_file);
+  file << document;
+  file.close();
+  return file ? 0 : Fail("cannot write " + output.samples_file);
+}
+
+int Boot(const BootOptions& options, const Output& output, bool check) {
+  const auto results = RunBoot(options, ShowProgress);
+  if (!results.ok()) return Fail(results.status().message());
+  const int printed = Print(output, BootText(options, *results), BootJson(options, *results));
   for (const Target& target : Targets(*results)) {
     if (check && !target.met()) return kExitMissed;
   }
-  return 0;
+  return printed;
+}
+
+int Invoke(InvokeOptions options, const std::string& payload_file, const Output& output) {
+  if (!payload_file.empty()) {
+    std::ifstream file(payload_file, std::ios::binary);
+    options.payload.assign(std::istreambuf_iterator<char>(file), {});
+    if (!file) return Fail("cannot read " + payload_file);
+  }
+  if (options.function.find('/') == std::string::npos) {
+    options.function = "tenants/default/functions/" + options.function;
+  }
+  const auto results = RunInvoke(options, ShowProgress);
+  if (!results.ok()) return Fail(results.status().message());
+  return Print(output, InvokeText(options, *results), InvokeJson(options, *results));
+}
+
+void AddOutput(CLI::App* command, Output* output) {
+  command->add_flag("--json", output->json, "Print JSON, all samples in it, instead of the table");
+  command->add_option("--samples", output->samples_file, "Write that JSON to a file as well");
 }
 
 int Main(int argc, char** argv) {
@@ -74,9 +112,8 @@ int Main(int argc, char** argv) {
   BootOptions options;
   options.vmm = Beside("hearth-vmm");
   options.qemu = "qemu-system-x86_64";
-  bool json = false;
+  Output output;
   bool check = false;
-  std::string samples_file;
   boot->add_option("--vmm", options.vmm, "hearth-vmm (found beside hearth-bench)");
   boot->add_option("--qemu", options.qemu, "QEMU's program; '' leaves it out");
   boot->add_option("--images", options.images, "An image store, for runs with the real agent");
@@ -86,11 +123,25 @@ int Main(int argc, char** argv) {
   boot->add_option("--runs", options.runs, "Samples of each (10)")->check(CLI::Range(1, 10000));
   boot->add_option("--warmup", options.warmup, "Runs before them that are discarded (2)")
       ->check(CLI::Range(0, 100));
-  boot->add_flag("--json", json, "Print JSON, all samples in it, instead of the table");
-  boot->add_option("--samples", samples_file, "Write that JSON to a file as well");
+  AddOutput(boot, &output);
   boot->add_flag("--check", check, "Exit with 3 when a target is missed");
+
+  CLI::App* invoke = app.add_subcommand("invoke", "A function's invocations, cold and warm");
+  invoke->footer(kInvokeHelp);
+  InvokeOptions invoke_options;
+  std::string payload_file;
+  invoke->add_option("--socket", invoke_options.socket, "hearthd's socket")
+      ->envname("HEARTH_SOCKET");
+  invoke->add_option("--function", invoke_options.function, "Its id or name")->required();
+  invoke->add_option("--payload", payload_file, "A file; without one the payload is {}");
+  invoke->add_option("--content-type", invoke_options.content_type, "Of the payload");
+  invoke->add_option("--runs", invoke_options.runs, "Samples of each (10)")
+      ->check(CLI::Range(1, 10000));
+  invoke->add_option("--warmup", invoke_options.warmup, "Runs before them that are discarded (2)")
+      ->check(CLI::Range(0, 100));
+  AddOutput(invoke, &output);
   CLI11_PARSE(app, argc, argv);
-  return Boot(options, json, check, samples_file);
+  return *boot ? Boot(options, output, check) : Invoke(invoke_options, payload_file, output);
 }
 
 }  // namespace
