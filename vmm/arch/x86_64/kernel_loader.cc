@@ -2,6 +2,7 @@
 #include "vmm/arch/x86_64/kernel_loader.h"
 
 #include <elf.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ namespace {
 constexpr uint32_t kPhys32EntryNote =
     18;  // XEN_ELFNOTE_PHYS32_ENTRY, xen/include/public/elfnote.h.
 constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kMinMappedBytes = 16 * kPageBytes;  // Below that copying is as cheap.
 
 absl::Status Bad(absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("the kernel cannot be booted: ", why));
@@ -48,6 +50,27 @@ absl::Status ReadAt(int fd, uint64_t offset, iovec to) {
     done += static_cast<size_t>(count);
   }
   return absl::OkStatus();
+}
+
+// Puts the file's bytes from `offset` to `to`, which is fresh guest memory. Whole pages are mapped,
+// privately, where the alignment allows it: nothing is copied, VMs share the pages they do not
+// write, and what the guest never touches is never read. The file must therefore stay as it is
+// while the VM lives, which holds for the content-addressed image store.
+absl::Status Place(int fd, uint64_t offset, iovec to) {
+  auto* const data = static_cast<uint8_t*>(to.iov_base);
+  const uint64_t address = reinterpret_cast<uint64_t>(data);
+  const uint64_t head =
+      std::min<uint64_t>((kPageBytes - address % kPageBytes) % kPageBytes, to.iov_len);
+  const uint64_t whole = (to.iov_len - head) & ~(kPageBytes - 1);
+  if ((offset + head) % kPageBytes != 0 || whole < kMinMappedBytes ||
+      mmap(data + head, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+           static_cast<off_t>(offset + head)) == MAP_FAILED) {
+    return ReadAt(fd, offset, to);
+  }
+  madvise(data + head, whole, MADV_DONTDUMP);  // As the rest of guest memory; advice only.
+  RETURN_IF_ERROR(ReadAt(fd, offset, {data, head}));
+  const uint64_t tail = head + whole;
+  return ReadAt(fd, offset + tail, {data + tail, to.iov_len - tail});
 }
 
 bool InFile(uint64_t offset, uint64_t size, uint64_t file_size) {
@@ -168,8 +191,8 @@ absl::StatusOr<LoadedKernel> LoadKernel(int fd, const GuestMemory& memory) {
   for (const Segment& segment : segments) {
     iovec to = segment.span.iov();
     to.iov_len = segment.file_bytes;  // The rest is zero already.
-    const absl::Status read = ReadAt(fd, segment.file_offset, to);
-    if (!read.ok()) return Annotate(read, "reading the kernel");
+    const absl::Status placed = Place(fd, segment.file_offset, to);
+    if (!placed.ok()) return Annotate(placed, "reading the kernel");
   }
   return LoadedKernel{static_cast<uint32_t>(entry), segments.back().end};
 }

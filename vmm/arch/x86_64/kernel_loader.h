@@ -18,7 +18,8 @@ struct LoadedKernel {
 };
 
 // Loads an ELF64 vmlinux with a PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY) into fresh, zeroed guest
-// memory. Reads the file with pread only, straight to where it goes, and trusts nothing in it.
+// memory. Trusts nothing in the file. Whole pages of it are mapped privately into the guest's
+// memory, so the file must not change while the machine lives; the rest is read to where it goes.
 // INVALID_ARGUMENT says what is wrong with the file: no regular file, no ELF, truncated, segments
 // outside memory or over each other, no PVH note, an entry point outside the segments.
 absl::StatusOr<LoadedKernel> LoadKernel(int fd, const GuestMemory& memory);

@@ -60,6 +60,30 @@ TEST_CASE("kernel loader: segments go to their addresses and the note gives the 
   CHECK(std::string(bytes, 4) == "data");
 }
 
+TEST_CASE("kernel loader: large segments are the file's bytes, privately, at any alignment") {
+  std::string big(300'000, '\0');
+  for (size_t i = 0; i < big.size(); ++i) big[i] = static_cast<char>(i * 7 + i / 256);
+  const size_t headers = MakeKernel({{0x100000, ""}}).size();
+  // The segment's bytes begin at `headers` in the file: aligned with it, and not.
+  for (uint32_t address : {0x200000u + static_cast<uint32_t>(headers), 0x200000u, 0x200fffu}) {
+    INFO("address " << address);
+    const GuestMemory memory = MakeMemory();
+    const std::string contents = MakeKernel({{address, big}}, address);
+    const UniqueFd fd = MemoryFile(contents);
+    REQUIRE(LoadKernel(fd.get(), memory).ok());
+    std::string loaded(big.size(), 'x');
+    REQUIRE(memory.Read(GuestAddress(address),
+                        {reinterpret_cast<uint8_t*>(loaded.data()), loaded.size()}));
+    CHECK(loaded == big);
+    CHECK(*memory.ReadValue<uint8_t>(GuestAddress(address - 1)) == 0);
+    CHECK(*memory.ReadValue<uint8_t>(GuestAddress(address + big.size())) == 0);
+    REQUIRE(memory.WriteValue<uint64_t>(GuestAddress(address + 0x10000), 0));
+    std::string file(contents.size(), 'x');
+    REQUIRE(pread(fd.get(), file.data(), file.size(), 0) == static_cast<ssize_t>(file.size()));
+    CHECK(file == contents);
+  }
+}
+
 TEST_CASE("kernel loader: what is no vmlinux is refused by what is wrong with it") {
   CHECK_THAT(Refusal(""), Catch::Contains("shorter than an ELF header"));
   CHECK_THAT(Refusal(std::string(4096, 'x')), Catch::Contains("not an ELF file"));
