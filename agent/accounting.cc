@@ -36,29 +36,22 @@ IoBytes IoOf(pid_t pid) {
   return {NumberAfter(text, "rchar"), NumberAfter(text, "wchar")};
 }
 
-IoBytes IoOfGroup(const Cgroup& cgroup) {
-  IoBytes sum;
-  ForEachProcess(cgroup, [&](pid_t pid) {
-    const IoBytes io = IoOf(pid);
-    sum.read += io.read;
-    sum.written += io.written;
-  });
-  return sum;
-}
-
 UsageSnapshot TakeSnapshot(const Cgroup& cgroup) {
   UsageSnapshot snapshot;
   snapshot.monotonic_ns = EventLoop::NowNs();
-  snapshot.user_cpu_ns = cgroup.user_cpu_ns();
-  snapshot.system_cpu_ns = cgroup.system_cpu_ns();
+  const Cgroup::CpuTime cpu = cgroup.cpu_time();
+  snapshot.user_cpu_ns = cpu.user_ns;
+  snapshot.system_cpu_ns = cpu.system_ns;
   snapshot.memory_peak_bytes = cgroup.memory_peak_bytes();
   snapshot.memory_current_bytes = cgroup.memory_current_bytes();
   ForEachProcess(cgroup, [&](pid_t pid) {
     const std::string status = ReadProc(pid, "status");
     snapshot.resident_bytes += NumberAfter(status, "VmRSS") * 1024;
     snapshot.resident_peak_bytes += NumberAfter(status, "VmHWM") * 1024;
+    const IoBytes io = IoOf(pid);
+    snapshot.io.read += io.read;
+    snapshot.io.written += io.written;
   });
-  snapshot.io = IoOfGroup(cgroup);
   return snapshot;
 }
 

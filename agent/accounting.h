@@ -22,9 +22,6 @@ struct IoBytes {
 // not reaped yet.
 IoBytes IoOf(pid_t pid);
 
-// Of all processes in the group. Each counts what it reaped, so what has ended is not lost.
-IoBytes IoOfGroup(const Cgroup& cgroup);
-
 // Running totals of a group at one moment.
 struct UsageSnapshot {
   int64_t monotonic_ns = 0;
@@ -34,7 +31,7 @@ struct UsageSnapshot {
   uint64_t memory_current_bytes = 0;
   uint64_t resident_bytes = 0;       // Sum of VmRSS.
   uint64_t resident_peak_bytes = 0;  // Sum of VmHWM.
-  IoBytes io;
+  IoBytes io;  // Each process counts what it reaped, so what has ended is not lost.
 };
 UsageSnapshot TakeSnapshot(const Cgroup& cgroup);
 

@@ -91,10 +91,11 @@ bool Cgroup::populated() const {
   return text.ok() && NumberAfter(*text, "populated") != 0;
 }
 
-uint64_t Cgroup::user_cpu_ns() const { return NumberAfter(Read("cpu.stat"), "user_usec") * 1000; }
-uint64_t Cgroup::system_cpu_ns() const {
-  return NumberAfter(Read("cpu.stat"), "system_usec") * 1000;
+Cgroup::CpuTime Cgroup::cpu_time() const {
+  const std::string text = Read("cpu.stat");
+  return {NumberAfter(text, "user_usec") * 1000, NumberAfter(text, "system_usec") * 1000};
 }
+
 uint64_t Cgroup::memory_current_bytes() const {
   return NumberAfter(absl::StrCat("v ", Read("memory.current")), "v");
 }

@@ -48,8 +48,11 @@ class Cgroup {
   int events_fd() const { return events_.get(); }
   bool populated() const;
 
-  uint64_t user_cpu_ns() const;
-  uint64_t system_cpu_ns() const;
+  struct CpuTime {
+    uint64_t user_ns = 0;
+    uint64_t system_ns = 0;
+  };
+  CpuTime cpu_time() const;
   uint64_t memory_current_bytes() const;
   uint64_t memory_peak_bytes() const;  // Since it was made: 6.1 cannot reset it.
   uint64_t oom_kills() const;
