@@ -64,6 +64,9 @@ absl::StatusOr<MachineSpec> Instance::MakeSpec() {
   spec.memory_mib = version_->memory_mib;
   spec.kernel_path = context_->config->kernel.path;
   spec.command_line = kCommandLine;
+  if (!context_->config->kernel_parameters.empty()) {
+    absl::StrAppend(&spec.command_line, " ", context_->config->kernel_parameters);
+  }
   spec.disks = {{context_->config->agent.path, true, kAgentSerial},
                 {version_->runtime.image.path, true, kRuntimeSerial},
                 {version_->code_disk.path, true, kCodeSerial}};

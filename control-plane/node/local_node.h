@@ -21,7 +21,8 @@ struct LocalNodeConfig {
   std::unique_ptr<MachineBackend> backend;
   ImageFile kernel;
   ImageFile agent;
-  std::string build;  // Told to the agents, for their logs.
+  std::string build;              // Told to the agents, for their logs.
+  std::string kernel_parameters;  // Added to the guests' command line.
 
   // Host memory for all instances together; 0: nine tenths of what the host has available now.
   uint64_t memory_capacity_mib = 0;

@@ -36,6 +36,10 @@ def fail(event, context):
     raise KeyError("the handler's own")
 def sleep(event, context):
     time.sleep(3600)
+def nap(event, context):
+    t = time.monotonic()
+    time.sleep(0.5)
+    return time.monotonic() - t
 def leave(event, context):
     os._exit(3)
 )";
@@ -172,6 +176,16 @@ TEST_CASE("guest node: errors, exits and time-outs of a function are told apart"
   INFO(missing);
   CHECK(missing.code() == absl::StatusCode::kFailedPrecondition);
   CHECK(missing.GetPayload(kFunctionErrorPayload).has_value());
+}
+
+TEST_CASE("guest node: a function that sleeps is woken in time") {
+  if (!CanRun()) return;
+  GuestNode guest;
+  StringSink sink;
+  const auto napped = guest.Invoke(guest.Version("nap"), "{}", &sink);
+  INFO(napped.status());
+  REQUIRE(napped.ok());
+  CHECK(napped->invocation.outcome() == hearth::v1::SUCCEEDED);
 }
 
 TEST_CASE("guest node: a VMM or a launcher killed in the middle is an instance lost") {
