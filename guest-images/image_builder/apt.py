@@ -6,10 +6,11 @@ has installed. Nothing of a package is ever run: files are downloaded, checked a
 """
 
 import hashlib
+import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import ImageError
@@ -112,6 +113,32 @@ def resolve(roots, leave_out=()):
         package.depends = parse_dependencies(record.get("Pre-Depends", "")) + parse_dependencies(record.get("Depends", ""))
         package.provides = [group[0] for group in parse_dependencies(record.get("Provides", ""))]
     return reachable(packages, roots, set(leave_out))
+
+
+def _lists_state(folders):
+    """Changes whenever apt could answer otherwise."""
+    state = []
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file() and os.access(path, os.R_OK):
+                info = path.stat()
+                state.append([str(path), info.st_size, info.st_mtime_ns])
+    return state
+
+
+def resolve_once(roots, leave_out, folder, apt_folders=("/etc/apt", "/var/lib/apt/lists")):
+    """resolve, remembered in `folder` for as long as apt's lists and settings stay as they are."""
+    key = json.dumps([sorted(roots), sorted(leave_out), _lists_state(apt_folders)])
+    path = Path(folder) / f"resolved-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    try:
+        return [Package(**entry) for entry in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        packages = resolve(roots, leave_out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps([asdict(package) for package in packages]))
+    partial.rename(path)
+    return packages
 
 
 def _is_whole(path, package):

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 from image_builder import ImageError, apt, recipe, store, tree
@@ -41,6 +42,18 @@ class Apt(unittest.TestCase):
     def test_a_package_nobody_has_is_a_clear_error(self):
         with self.assertRaisesRegex(ImageError, "apt-get update"):
             apt.resolve(["no-such-package-anywhere"])
+
+
+class Remembered(Temporary):
+    def test_apt_is_asked_again_only_when_its_lists_change(self):
+        lists = self.folder / "lists"
+        lists.mkdir()
+        with unittest.mock.patch.object(apt, "resolve", return_value=[apt.Package("a", "1", "a_1_all.deb")]) as resolve:
+            for calls, change in ((1, False), (1, False), (2, True)):
+                if change:
+                    (lists / "Packages").write_text("new")
+                packages = apt.resolve_once(["a"], [], self.folder / "kept", [lists])
+                self.assertEqual((packages[0].name, resolve.call_count), ("a", calls))
 
 
 class Tree(Temporary):
