@@ -113,10 +113,8 @@ void HttpServer::Read(HttpConnection* connection) {
   const ssize_t got = read(connection->socket_.get(), buffer.data(), buffer.size());
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got > 0) return Parse(connection, {buffer.data(), static_cast<size_t>(got)});
-  const bool between = connection->phase_ == HttpConnection::Phase::kHeaders &&
-                       connection->request_.method.empty() && connection->request_.path.empty();
   connection->keep_alive_ = false;
-  if (got < 0 || between || connection->phase_ == HttpConnection::Phase::kHeaders) {
+  if (got < 0 || connection->phase_ == HttpConnection::Phase::kHeaders) {
     connection->dead_ = true;
     return;
   }

@@ -341,7 +341,7 @@ done
 TEST_CASE("runtime api: a bootstrap of a few lines of shell works unchanged") {
   if (!TestAgent::Possible()) return;
   if (system("command -v curl >/dev/null") != 0) {
-    WARN("skipped: needs curl");
+    WARN("SKIPPED: needs curl");
     return;
   }
   Folder folder;

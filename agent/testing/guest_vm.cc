@@ -57,12 +57,12 @@ UniqueFd Listen(const std::string& path) {
 
 bool GuestVm::Possible() {
   if (system("command -v qemu-system-x86_64 mkfs.erofs strip >/dev/null") != 0) {
-    WARN("skipped: needs qemu-system-x86_64, mkfs.erofs and strip");
+    WARN("SKIPPED: needs qemu-system-x86_64, mkfs.erofs and strip");
     return false;
   }
   const nlohmann::json manifest = Manifest();
   if (!manifest.is_object() || !manifest.contains("kernel") || !manifest.contains("runtimes")) {
-    WARN("skipped: needs an image store in " << ImageStore() << " (guest-images/build)");
+    WARN("SKIPPED: needs an image store in " << ImageStore() << " (guest-images/build)");
     return false;
   }
   return true;

@@ -190,7 +190,7 @@ int TestAgent::WaitForEnd() {
 
 bool TestAgent::Possible() {
   if (getuid() != 0) {
-    WARN("skipped: needs root");
+    WARN("SKIPPED: needs root");
     return false;
   }
   return true;
