@@ -18,6 +18,31 @@ namespace hearth::agent {
 using agent::v1::ProcessExit;
 using agent::v1::ProcessUsage;
 
+std::optional<ProcessState> NextState(ProcessState state, ProcessEvent event) {
+  switch (state) {
+    case ProcessState::kStarting:
+      if (event == ProcessEvent::kExecuted) return ProcessState::kRunning;
+      if (event == ProcessEvent::kShimEnded) return ProcessState::kEmptying;
+      break;
+    case ProcessState::kRunning:
+      if (event == ProcessEvent::kShimEnded) return ProcessState::kEmptying;
+      break;
+    case ProcessState::kEmptying:
+      if (event == ProcessEvent::kGroupEmpty) return ProcessState::kEnded;
+      break;
+    case ProcessState::kEnded:
+      break;
+  }
+  return std::nullopt;
+}
+
+bool Process::Advance(ProcessEvent event) {
+  const std::optional<ProcessState> next = NextState(state_, event);
+  if (!next.has_value()) return false;
+  state_ = *next;
+  return true;
+}
+
 absl::Status Process::Begin(const SpawnRequest& request, int64_t timeout_ns) {
   program_ = request.arguments.empty() ? "" : request.arguments[0];
   begin_ = TakeSnapshot(cgroup_);
@@ -56,8 +81,7 @@ void Process::DrainStatus() {
 void Process::HandleMessage(const ShimMessage& message) {
   switch (message.kind) {
     case ShimMessage::kStarted:
-      if (state_ != ProcessState::kStarting) return;
-      state_ = ProcessState::kRunning;
+      if (!Advance(ProcessEvent::kExecuted)) return;
       started_ = true;
       // What the shim itself has read and written is not the program's.
       begin_.io = IoOf(shim_pid_);
@@ -107,7 +131,7 @@ void Process::ShimEnded() {
   *exit_.mutable_usage() = UsageBetween(begin_, end_, 0);
   // Its memory.peak began with the group, so it is the peak of this process, exactly.
   exit_.mutable_usage()->set_peak_memory_bytes(end_.memory_peak_bytes);
-  state_ = ProcessState::kEmptying;
+  Advance(ProcessEvent::kShimEnded);
   cgroup_.Kill().IgnoreError();
 }
 
@@ -122,7 +146,7 @@ void Process::FinishWhenEmpty() {
 }
 
 void Process::Finish() {
-  state_ = ProcessState::kEnded;
+  if (!Advance(ProcessEvent::kGroupEmpty)) return;
   const bool killed = !exited_ || (WIFSIGNALED(wait_status_) && WTERMSIG(wait_status_) == SIGKILL);
   if (failed_ || !started_) {
     if (!failed_) {

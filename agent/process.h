@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +23,10 @@ enum class ProcessState {
   kEmptying,  // The shim has ended; the cgroup is not known to be empty yet.
   kEnded,
 };
+enum class ProcessEvent { kExecuted, kShimEnded, kGroupEmpty };
+
+// The state after `event`; nothing when the event is illegal in `state`.
+std::optional<ProcessState> NextState(ProcessState state, ProcessEvent event);
 
 // Why the agent killed a process.
 enum class KillReason { kNone, kTimedOut, kRequested };
@@ -69,6 +74,7 @@ class Process {
       : loop_(loop), id_(id), cgroup_(std::move(cgroup)), callbacks_(std::move(callbacks)) {}
 
   absl::Status Begin(const SpawnRequest& request, int64_t timeout_ns);
+  bool Advance(ProcessEvent event);
   void DrainStatus();
   void HandleMessage(const ShimMessage& message);
   void ShimEnded();  // The shim is a zombie now; the supervisor reaps it after this.

@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+#include "agent/process.h"
+
 namespace hearth::agent {
 namespace {
 
@@ -42,6 +44,25 @@ TEST_CASE("runtime phase: exactly the moves of docs/agent-states.md are legal") 
       REQUIRE(NextPhase(phase, event) == expected);
     }
   }
+}
+
+TEST_CASE("process state: exactly the moves of docs/agent-states.md are legal") {
+  const std::map<std::pair<ProcessState, ProcessEvent>, ProcessState> legal = {
+      {{ProcessState::kStarting, ProcessEvent::kExecuted}, ProcessState::kRunning},
+      {{ProcessState::kStarting, ProcessEvent::kShimEnded}, ProcessState::kEmptying},
+      {{ProcessState::kRunning, ProcessEvent::kShimEnded}, ProcessState::kEmptying},
+      {{ProcessState::kEmptying, ProcessEvent::kGroupEmpty}, ProcessState::kEnded},
+  };
+  size_t allowed = 0;
+  for (int s = 0; s <= static_cast<int>(ProcessState::kEnded); ++s) {
+    for (int e = 0; e <= static_cast<int>(ProcessEvent::kGroupEmpty); ++e) {
+      const auto next = NextState(static_cast<ProcessState>(s), static_cast<ProcessEvent>(e));
+      if (!next.has_value()) continue;
+      ++allowed;
+      REQUIRE(legal.at({static_cast<ProcessState>(s), static_cast<ProcessEvent>(e)}) == *next);
+    }
+  }
+  REQUIRE(allowed == legal.size());
 }
 
 }  // namespace
