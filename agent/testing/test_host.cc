@@ -144,7 +144,8 @@ absl::Status Serve(UniqueFd connection, const std::string& cgroup_mount) {
   NoMachine machine(root->HasController("memory"));
   AgentOptions options;
   options.connection = std::move(connection);
-  options.cgroup_path = absl::StrCat(cgroup_mount, "/hearth-test-", getpid());
+  // Named like the folder, /tmp/NAME, which is unique.
+  options.cgroup_path = absl::StrCat(cgroup_mount, "/", absl::string_view(cgroup_mount).substr(5));
   options.runtime_api_port = 0;
   options.boot_id = "test-boot";
   ASSIGN_OR_RETURN(std::unique_ptr<Agent> agent, Agent::Create(std::move(options), &machine));
