@@ -173,6 +173,7 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
                      config_.capacity_mib, " MiB that this node has for functions"));
   }
   Actions actions;
+  bool waits = false;  // While it does, other threads write to `waiter`, under the lock.
   {
     absl::MutexLock lock(&mutex_);
     if (IsDraining(version)) return absl::UnavailableError("the version is being drained");
@@ -183,10 +184,10 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
       waiter.refused = Busy(absl::StrCat("all of the node's memory is in use and ",
                                          config_.queue_limit, " invocations wait already"));
     }
+    waits = !waiter.grant.member && waiter.refused.ok();
   }
   RunAll(actions);
-  if (waiter.grant.member) return std::move(waiter.grant);
-  if (!waiter.refused.ok()) return waiter.refused;
+  if (!waits) return Settle(waiter);
 
   deadline = std::min(deadline, absl::Now() + config_.queue_wait);
   bool cancelled = false;
@@ -208,6 +209,10 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
     Dispatch(&actions);  // Those behind it may be served now.
   }
   RunAll(actions);
+  return Settle(waiter);
+}
+
+absl::StatusOr<PoolGrant> Pool::Settle(Waiter& waiter) {
   if (waiter.grant.member) return std::move(waiter.grant);
   if (!waiter.refused.ok()) return waiter.refused;
   return absl::CancelledError("cancelled while waiting for an instance");

@@ -157,6 +157,8 @@ class Pool {
   void IdleTimerFired(const PoolMemberPtr& member, Timers::Id id) ABSL_LOCKS_EXCLUDED(mutex_);
   void ArmIdleTimer(const PoolMemberPtr& member, absl::Duration delay)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What became of a waiter that has left the queue.
+  static absl::StatusOr<PoolGrant> Settle(Waiter& waiter);
   absl::Status Busy(absl::string_view why) const;
 
   const PoolConfig config_;
