@@ -141,6 +141,13 @@ Failure FromRpcStatus(const google::rpc::Status& status, const std::string& what
     failure.advice.push_back("Try again in " + FormatDuration(failure.retry_after_ms / 1000.0) +
                              ".");
   }
+  if (status.code() == grpc::StatusCode::UNAVAILABLE && !failure.reason.empty()) {
+    // hearthd itself answered, so it can be reached: what is not available lies behind it.
+    if (failure.exit_code == kExitUnreachable) failure.exit_code = kExitFailed;
+    failure.advice.push_back(
+        "This is the host's trouble, not yours: `hearth doctor` and hearthd's log say more.");
+    return failure;
+  }
   AddAdviceFor(status.code(), &failure);
   return failure;
 }

@@ -61,6 +61,15 @@ TEST_CASE("failure: every code has a name, an exit code and advice where there i
   CHECK(FromStatus({static_cast<grpc::StatusCode>(99), "f"}, "x").code == "UNKNOWN");
 }
 
+TEST_CASE("failure: a hearthd that says UNAVAILABLE with a reason was reached") {
+  google::rpc::ErrorInfo info;
+  info.set_reason("BOOT_FAILED");
+  const Failure failure =
+      FromStatus(WithDetails(grpc::StatusCode::UNAVAILABLE, "no KVM", {&info}), "deploy f");
+  CHECK(failure.exit_code == kExitFailed);
+  CHECK(failure.advice.front().find("the host's trouble") != std::string::npos);
+}
+
 TEST_CASE("failure: details that are no details do not hide the error") {
   const Failure failure =
       FromStatus(grpc::Status(grpc::StatusCode::INTERNAL, "broken", "\xff\xff garbage"), "x");

@@ -4,6 +4,7 @@
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,8 @@ import reflection
 
 HERE = Path(__file__).resolve().parent
 HEARTHD_UID = 64918
-START_SECONDS = 90
-GONE_SECONDS = 30
+START_SECONDS = 240
+GONE_SECONDS = 60
 PROGRAMS = {
     "hearth": "cli/hearth",
     "hearthd": "control-plane/hearthd",
@@ -25,6 +26,7 @@ PROGRAMS = {
     "hearth-vmm": "vmm/hearth-vmm",
     "hearth-kvm-probe": "vmm/kvm/hearth-kvm-probe",
 }
+READY = re.compile(rb"\bready\b")
 CLONE_NEWNS = 0x00020000
 
 
@@ -87,16 +89,14 @@ class Daemon:
         with open(self.log, "ab", buffering=0) as log:
             for line in self.process.stderr:
                 log.write(line)
-                if b"ready" in line:
+                if READY.search(line):
                     self._ready.set()
         self._ready.set()
 
     def wait_ready(self):
         check(self._ready.wait(START_SECONDS), f"{self.name} is not ready within {START_SECONDS} s: {self.tail()}")
-        check(self.process.poll() is None or self._alive(), f"{self.name} ended with {self.process.returncode}: {self.tail()}")
-
-    def _alive(self):
-        return self.process.poll() is None
+        if not READY.search(Path(self.log).read_bytes()):
+            raise Failed(f"{self.name} ended with {self.process.wait(60)}: {self.tail()}")
 
     def end(self, signal_number):
         if self.process.poll() is None:
@@ -140,7 +140,7 @@ class Hearth:
         self.programs = programs
         self.images = images or programs.images
         self.options = [f"--memory-mib={memory_mib}", f"--idle-stop={idle_stop}", f"--idle-pause={idle_pause}",
-                        "--boot-timeout=90", "--grace=5", *extra]
+                        "--boot-timeout=240", "--grace=5", *extra]
         self.launcher_prefix = list(launcher_prefix)
         self.folder = Path(tempfile.mkdtemp(prefix="hearth-it-"))
         self.folder.chmod(0o755)
@@ -152,6 +152,9 @@ class Hearth:
         for name in ("run", "data"):
             os.chown(self.folder / name, HEARTHD_UID, HEARTHD_UID)
         self.socket = self.folder / "run/hearthd.sock"
+        # A file of its own, by which its processes are known from another Hearth's.
+        self.vmm = self.folder / "hearth-vmm"
+        shutil.copy(programs / "hearth-vmm", self.vmm)
         self.launcher = self.hearthd = self._api = None
 
     def __enter__(self):
@@ -171,7 +174,7 @@ class Hearth:
     def start_launcher(self):
         self.launcher = Daemon("hearth-launcher", [
             *self.launcher_prefix, self.programs / "hearth-launcher", f"--listen={self.folder}/run/launcher.sock",
-            f"--vmm={self.programs / 'hearth-vmm'}", f"--allow-uid={HEARTHD_UID}", f"--cgroup={self.cgroup}",
+            f"--vmm={self.vmm}", f"--allow-uid={HEARTHD_UID}", f"--cgroup={self.cgroup}",
         ], self.folder / "launcher.log")
         self.launcher.wait_ready()
 
@@ -209,7 +212,7 @@ class Hearth:
     # What a test looks at.
 
     def vmms(self):
-        return pids_of(self.programs / "hearth-vmm")
+        return pids_of(self.vmm)
 
     def cgroups(self):
         folder = Path("/sys/fs/cgroup") / self.cgroup
@@ -235,7 +238,7 @@ class Hearth:
             self._api.close()
             self._api = None
 
-    def cli(self, *arguments, stdin=b"", timeout=240):
+    def cli(self, *arguments, stdin=b"", timeout=600):
         """(exit code, stdout as bytes, stderr as text) of the hearth command."""
         done = subprocess.run([str(self.programs / "hearth"), "--socket", str(self.socket), *map(str, arguments)],
                               input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
@@ -259,15 +262,17 @@ class Hearth:
 
 def forbid_kvm(kind):
     """A command prefix under which /dev/kvm is "absent", "forbidden" or "other" (a device that is no KVM)."""
-    nodes = "mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/zero c 1 5; mknod -m 666 /dev/urandom c 1 9"
-    options = "mode=755"
+    # The whole folder is another: programs keep /dev open, and what is mounted in it may not be seen through that.
+    script = "mkdir -p /run/dev-away && mount --bind /dev /run/dev-away && mount -t tmpfs -o mode=755,{options} dev /dev"
+    for name in ("null", "zero", "urandom"):
+        script += f" && touch /dev/{name} && mount --bind /run/dev-away/{name} /dev/{name}"
     if kind == "forbidden":
-        # Even root may not open a device there.
-        options += ",nodev"
-        nodes = "mknod -m 666 /dev/kvm c 10 232"
+        # Even root may not open a device of a mount without devices.
+        script += " && mknod -m 666 /dev/kvm c 10 232"
     elif kind == "other":
-        nodes += "; mknod -m 666 /dev/kvm c 1 3"
-    return ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs -o {options} dev /dev && {nodes} && exec \"$@\"", "sh"]
+        script += " && mknod -m 666 /dev/kvm c 1 3"
+    script = script.replace("{options}", "nodev" if kind == "forbidden" else "dev")
+    return ["unshare", "--mount", "sh", "-c", f"{script} && exec \"$@\"", "sh"]
 
 
 class World:
@@ -283,8 +288,7 @@ class World:
     def shared(self):
         """A Hearth that cases use but do not break; started by the first that asks."""
         if self._shared is None:
-            self._shared = Hearth(self.programs)
-            self._shared.__enter__()
+            self._shared = Hearth(self.programs).__enter__()
         return self._shared
 
     def function(self, name, *options):

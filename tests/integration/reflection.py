@@ -131,6 +131,14 @@ class Client:
         stub = self.channel.stream_unary if name == "UploadArtifact" else self.channel.stream_stream
         return stub(f"/{method}", **arguments)(map(make, request), timeout=timeout)
 
+    def _find(self, name):
+        """A message type; one that no service names is asked for."""
+        try:
+            return self.pool.FindMessageTypeByName(name)
+        except KeyError:
+            self._add(self._ask(file_containing_symbol=name))
+            return self.pool.FindMessageTypeByName(name)
+
     def details(self, error):
         """The google.rpc details of a grpc.RpcError: {"ErrorInfo": {...}, ...}."""
         found = {}
@@ -140,10 +148,6 @@ class Client:
             status = self._class(self.pool.FindMessageTypeByName("google.rpc.Status")).FromString(value)
             for detail in status.details:
                 name = detail.type_url.rsplit("/", 1)[-1]
-                try:
-                    cls = self._class(self.pool.FindMessageTypeByName(name))
-                except KeyError:
-                    found[name.rsplit(".", 1)[-1]] = None
-                    continue
+                cls = self._class(self._find(name))
                 found[name.rsplit(".", 1)[-1]] = self.json(cls.FromString(detail.value))
         return found

@@ -32,6 +32,8 @@ constexpr uint64_t kStackTop = 0xa000;
 constexpr uint16_t kCodeSelector = 8;
 constexpr uint16_t kDataSelector = 16;
 
+constexpr int kSpeedTries = 5;
+
 constexpr uint64_t kCr0 = 0x80000033;  // PG, NE, ET, MP, PE (Intel SDM 3A 2.5).
 constexpr uint64_t kCr4Pae = 1u << 5;
 constexpr uint64_t kCr4Osfxsr = 1u << 9;
@@ -207,16 +209,25 @@ constexpr std::initializer_list<uint8_t> kXrstor = {0xb8, 0x01, 0x00, 0x00, 0x00
 // int3; ud2: only the handler's HLT is a good end.
 constexpr std::initializer_list<uint8_t> kInt3 = {0xcc, 0x0f, 0x0b};
 
+// The shortest of some runs: a busy host makes any of them longer, and none shorter.
+absl::StatusOr<uint64_t> BestOf(int tries, TinyGuest* guest, uint64_t count) {
+  uint64_t best_ns = UINT64_MAX;
+  for (int i = 0; i < tries; ++i) {
+    const uint64_t start = NowNs();
+    RETURN_IF_ERROR(guest->Start(count));
+    best_ns = std::min(best_ns, std::max<uint64_t>(NowNs() - start, 1));
+    if (!guest->halted()) return absl::InternalError(guest->ExitText());
+  }
+  return best_ns;
+}
+
 absl::Status MeasureSpeed(const System& system, GuestRam* ram, ProbeReport* report) {
   const uint64_t create_start = NowNs();
   ASSIGN_OR_RETURN(TinyGuest guest, TinyGuest::Create(system, ram, kLoop));
   report->create_ms = static_cast<double>(NowNs() - create_start) / 1e6;
   // Longer loops until one takes long enough to be measured; an interpreter needs only the first.
   for (uint64_t count = 50'000; count <= 12'800'000; count *= 16) {
-    const uint64_t start = NowNs();
-    RETURN_IF_ERROR(guest.Start(count));
-    const uint64_t took_ns = std::max<uint64_t>(NowNs() - start, 1);
-    if (!guest.halted()) return absl::InternalError(guest.ExitText());
+    ASSIGN_OR_RETURN(const uint64_t took_ns, BestOf(kSpeedTries, &guest, count));
     report->kernel_instructions_per_second =
         2e9 * static_cast<double>(count) / static_cast<double>(took_ns);
     if (took_ns > 10'000'000) break;

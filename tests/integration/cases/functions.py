@@ -22,9 +22,9 @@ MISBEHAVIOUR = [
     ("spin", [TIMED_OUT], []),
     ("answer_much", [FUNCTION_ERROR], ["large"]),
     ("not_json", [FUNCTION_ERROR], ["json"]),
+    ("fill_memory", [OUT_OF_MEMORY], []),
     # Its disk is memory: either may be what gives out first.
     ("fill_disk", [FUNCTION_ERROR, OUT_OF_MEMORY], []),
-    ("fill_memory", [OUT_OF_MEMORY], []),
     # The limit on processes stops it; what its copies then answer, or do not, is its own affair.
     ("fork_without_end", [FUNCTION_ERROR, TIMED_OUT, OUT_OF_MEMORY], []),
     ("close_everything", [FUNCTION_ERROR], []),

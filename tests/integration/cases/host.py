@@ -85,7 +85,7 @@ def images(world, _, change):
         hearth.start_launcher()
         hearth.start_hearthd(wait=False)
         hearth.hearthd._ready.wait(60)
-        if hearth.hearthd.process.poll() is None and "ready" in hearth.hearthd.tail():
+        if hearth.hearthd.process.poll() is None and "is ready" in hearth.hearthd.tail():
             # It may serve what is whole, but nothing may be started from what is not.
             deploy_fails(hearth, [])
             return
@@ -128,7 +128,8 @@ def unknown_agent(world):
 @cases("kvm: {} is told at the start or at the first deployment", [
     ("a host without /dev/kvm", "absent", ["/dev/kvm"]),
     ("a /dev/kvm that may not be opened", "forbidden", ["/dev/kvm"]),
-    ("a /dev/kvm that is none", "other", ["kvm"]),
+    # Which only doctor can tell, and the CLI says so.
+    ("a /dev/kvm that is none", "other", ["hearth doctor"]),
 ])
 def kvm(world, _, kind, words):
     hearth = Hearth(world.programs, launcher_prefix=forbid_kvm(kind))

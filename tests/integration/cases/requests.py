@@ -29,7 +29,7 @@ def refused(hearth, method, request, code, reason=None):
 
 @cases("memory: {}", [
     ("0 is refused by the CLI", "0", 2, ["memoryMib"]),
-    ("odd is refused, and the field named", "129", 1, ["memory_mib", "even"]),
+    ("odd is refused, and the field named", "129", 1, ["memory_mib", "odd"]),
     ("too little is refused", "64", 1, ["memory_mib", "128"]),
     ("above the limit is refused", "20480", 1, ["memory_mib", "10240"]),
     ("more than the host has is refused", "10240", None, ["memory"]),

@@ -51,7 +51,7 @@ def fill_disk():
 def fill_memory():
     hoard = []
     while True:
-        hoard.append(bytearray(os.urandom(1_000_000)))
+        hoard.append(b"x" * 1_000_000)
 
 
 def fork_without_end():
