@@ -5,8 +5,8 @@
 //   /runtime        the runtime's image, read-only
 //   /mnt            a size-limited tmpfs: upper/ and work/ of the overlay, shm/
 //   /run/root       user code's root: an overlay of /mnt/upper over /runtime, with
-//   /run/root/var/task   the function's code, read-only
-//   /run/root/dev        a small read-only tmpfs of harmless devices
+//     var/task      the function's code, read-only
+//     dev           a small read-only tmpfs of harmless devices
 #pragma once
 
 #include <cstdint>
