@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstring>
 #include <iostream>
 
@@ -135,6 +136,8 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   KvmBackendConfig backend;
   backend.launcher_socket = options.launcher_socket;
   backend.build = HEARTH_VERSION;
+  // A VMM's answer to CreateMachine is part of a boot: where that may take long, so may this.
+  backend.answer_timeout = std::max(backend.answer_timeout, absl::Seconds(options.boot_timeout));
   LocalNodeConfig node;
   ASSIGN_OR_RETURN(node.backend, KvmBackend::Create(std::move(backend)));
   node.kernel = state.images->kernel();
