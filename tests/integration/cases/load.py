@@ -21,7 +21,7 @@ def invoke(hearth, number, sleep=0.0):
     """(number, Invocation and payload as dicts) or (number, the grpc.RpcError)."""
     payload = base64.b64encode(json.dumps({"number": number, "sleep": sleep}).encode()).decode()
     try:
-        answer = hearth.api.call(INVOKE, {"name": "tenants/default/functions/echo", "payload": payload}, timeout=280)
+        answer = hearth.api.call(INVOKE, {"name": "tenants/default/functions/echo", "payload": payload}, timeout=900)
     except grpc.RpcError as error:
         return number, error
     return number, (hearth.api.json(answer.invocation), answer.payload)
@@ -52,7 +52,7 @@ def check_ledger(hearth, results):
 
 def four_instances(world):
     """Room for exactly four instances of 128 MiB."""
-    return Hearth(world.programs, memory_mib=INSTANCES * 128 + 64)
+    return Hearth(world.programs, memory_mib=INSTANCES * 128 + 64, extra=["--queue-wait=600"])
 
 
 @case("load: 200 invocations over 4 instances, none lost or mixed up")
@@ -85,14 +85,14 @@ class Under:
         self._threads = [threading.Thread(target=self._one, args=(number,)) for number in range(count)]
         for thread in self._threads:
             thread.start()
-        await_true(lambda: len(self.results) >= 5, "some are answered", 120)
+        await_true(lambda: len(self.results) >= 5, "some are answered", 300)
 
     def _one(self, number):
         self.results.append(invoke(self.hearth, number, 0.5))
 
     def join(self):
         for thread in self._threads:
-            thread.join(290)
+            thread.join(900)
         check(not any(thread.is_alive() for thread in self._threads), "every client was told")
         return self.results
 
@@ -141,7 +141,7 @@ def kill_hearthd_deploying(world):
         ended = {}
         thread = threading.Thread(target=lambda: ended.update(result=hearth.cli("deploy", world_echo())))
         thread.start()
-        await_true(lambda: hearth.vmms(), "a VMM boots", 60)
+        await_true(lambda: hearth.vmms(), "a VMM boots", 120)
         hearth.hearthd.end(signal.SIGKILL)
         thread.join()
         check(ended["result"][0] == 3, f"the client was told: {ended['result']}")
