@@ -72,7 +72,7 @@ absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::Spawn(
     absl::MutexLock lock(&process->mutex_);
     process->launcher_id_ = id;
     process->process_ = std::move(spawned);
-    if (process->killed_) process->launcher_->Kill(id);
+    if (process->killed_ || !process->channel_.ok()) process->launcher_->Kill(id);
   }
   loop->Post([process] {
     absl::MutexLock lock(&process->mutex_);
@@ -211,7 +211,9 @@ absl::StatusOr<UniqueFd> VmmProcess::AcceptAgent(absl::Time deadline) {
 
 void VmmProcess::Kill() {
   absl::MutexLock lock(&mutex_);
-  killed_ = true;
+  ReadAll();
+  // One whose control socket has closed already ended by itself, and is to be told so.
+  if (channel_.ok()) killed_ = true;
   if (launcher_id_ != 0 && !end_.has_value()) launcher_->Kill(launcher_id_);
 }
 
