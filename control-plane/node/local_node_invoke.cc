@@ -14,8 +14,10 @@
 namespace hearth::control {
 namespace {
 
-// Why a connection ended is known once its machine's end is reported, which is soon after.
-constexpr absl::Duration kExitFollows = absl::Seconds(2);
+// Why a connection ended is known once its machine's end is reported: soon after if the machine was
+// the cause. If it was not, the machine is ended, and that too takes its time.
+constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
+constexpr absl::Duration kKillTakes = absl::Seconds(2);
 
 // As user code and the AWS clients in it know one.
 std::string FunctionArn(const VersionDescription& version) {
@@ -88,8 +90,11 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
   }
   attempt.finish = absl::Now();
   if (!attempt.end.session.connection.ok()) {
-    instance.Kill();
     attempt.end.exit = instance.AwaitExit(absl::Now() + kExitFollows);
+    instance.Kill();
+    if (!attempt.end.exit.has_value()) {
+      attempt.end.exit = instance.AwaitExit(absl::Now() + kKillTakes);
+    }
   }
   attempt.cpu = std::max(instance.CpuTime() - cpu_before, absl::ZeroDuration());
   return attempt;
