@@ -50,6 +50,26 @@ Private_Dirty:        64 kB
   CHECK(memory->pss_bytes == 464 * 1024);
 }
 
+TEST_CASE("memory: guest RAM with a kernel's file mapped into its middle is still guest RAM") {
+  std::istringstream smaps(R"(00400000-00500000 r-xp 00000000 08:01 42    /bin/hearth-vmm
+Private_Dirty:         4 kB
+7f0000000000-7f0001000000 rw-p 00000000 00:00 0
+Rss:                   8 kB
+Private_Dirty:         8 kB
+7f0001000000-7f0002000000 rw-p 00000000 08:01 43    /vmlinux
+Rss:                1600 kB
+Private_Clean:      1600 kB
+7f0002000000-7f0008000000 rw-p 00000000 00:00 0
+Rss:                  12 kB
+7f0008000000-7f0008001000 rw-p 00000000 00:00 0
+Private_Dirty:         4 kB
+)");
+  const auto memory = ParseSmaps(smaps, 128 << 20);
+  REQUIRE(memory.ok());
+  CHECK(memory->guest_bytes == 1620 * 1024);
+  CHECK(memory->private_bytes == 8 * 1024);
+}
+
 TEST_CASE("memory: a process without guest RAM is an error, not a small figure") {
   std::istringstream smaps("00400000-00500000 r-xp 00000000 08:01 42    /bin/true\nRss: 4 kB\n");
   CHECK(ParseSmaps(smaps, 128 << 20).status().code() == absl::StatusCode::kNotFound);

@@ -18,8 +18,8 @@ struct ProcessMemory {
   int64_t guest_bytes = 0;    // Resident guest RAM, in none of the others.
 };
 
-// Sums up a /proc/PID/smaps. A mapping of at least `guest_ram_bytes` is the guest's RAM; NOT_FOUND
-// when there is none.
+// Sums up a /proc/PID/smaps. The guest's RAM is a mapping of at least `guest_ram_bytes`, or
+// adjoining ones of exactly that size together; NOT_FOUND when there is neither.
 absl::StatusOr<ProcessMemory> ParseSmaps(std::istream& smaps, int64_t guest_ram_bytes);
 absl::StatusOr<ProcessMemory> ReadProcessMemory(pid_t pid, int64_t guest_ram_bytes);
 
