@@ -111,10 +111,13 @@ TEST_CASE("fd socket: the limits of size hold on both sides") {
   Pair pair;
   CHECK(pair.a->Send(std::string(kMaxVmmFrameBytes + 1, 'x')).code() ==
         absl::StatusCode::kInvalidArgument);
-  std::thread sender(
-      [&] { CHECK(pair.a->BlockingSend(std::string(kMaxVmmFrameBytes, 'x')).ok()); });
-  CHECK(pair.b->BlockingReceive(10000)->payload.size() == kMaxVmmFrameBytes);
+  absl::Status sent;  // Catch2 takes assertions of one thread only.
+  std::thread sender([&] { sent = pair.a->BlockingSend(std::string(kMaxVmmFrameBytes, 'x')); });
+  const auto received = pair.b->BlockingReceive(10000);
   sender.join();
+  CHECK(sent.ok());
+  REQUIRE(received.ok());
+  CHECK(received->payload.size() == kMaxVmmFrameBytes);
   SendRaw(pair.a->fd(), std::string("\x01\x00\x01\x00", 4));
   CHECK(pair.b->TryReceive().status().code() == absl::StatusCode::kInvalidArgument);
 }
