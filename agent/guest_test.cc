@@ -164,7 +164,6 @@ TEST_CASE("guest: a Python function is initialised, invoked warm, metered and ki
   result = Invoke(&vm, "2", "1", &response);
   REQUIRE(result.usage().peak_memory_bytes() < hog_peak - 20'000'000);
   REQUIRE(result.usage().peak_memory_bytes() > 2'000'000);
-  REQUIRE(result.usage().wall_ns() > 0);
 
   const std::string photo(5'000'000, 'p');
   result = Invoke(&vm, "3", photo + "!", &response, 60'000, "image/jpeg");
@@ -173,7 +172,10 @@ TEST_CASE("guest: a Python function is initialised, invoked warm, metered and ki
 
   result = Invoke(&vm, "4", "\"hang\"", &response, 1000);
   REQUIRE(result.outcome() == agent::v1::OUTCOME_TIMED_OUT);
-  REQUIRE(result.usage().user_cpu_ns() > 300'000'000);
+  // Without kvm-clock an emulated guest's clock may be as coarse as its ticks: only a long
+  // invocation's times can be told from none.
+  REQUIRE(result.usage().wall_ns() > 300'000'000);
+  REQUIRE(result.usage().user_cpu_ns() > 100'000'000);
   REQUIRE_FALSE(StartPython(&vm, "f.handler").has_error());
   result = Invoke(&vm, "5", "\"eat\"", &response);
   REQUIRE(result.outcome() == agent::v1::OUTCOME_OUT_OF_MEMORY);
