@@ -165,6 +165,8 @@ void Agent::OnCall(Call call) {
       return HandleCancel(call.id(), call.cancel_invocation());
     case Call::kShutdown:
       return HandleShutdown(call.id());
+    case Call::kPrepareSnapshot:
+    case Call::kRestoreInstance:
     case Call::COMMAND_NOT_SET:
       break;  // The multiplexer lets none through.
   }

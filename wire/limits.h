@@ -17,6 +17,12 @@ inline constexpr size_t kMaxFdsPerFrame = 16;
 inline constexpr uint32_t kVmmMinVersion = 1;
 inline constexpr uint32_t kVmmMaxVersion = 1;
 
+// A saved machine's state (hearth.vmm.v1.SavedMachine), and the runs of pages in a working set:
+// with at most 14 bytes each they fit into a frame.
+inline constexpr size_t kMaxSavedStateBytes = 1024 * 1024;
+inline constexpr size_t kMaxPageRuns = 4096;
+inline constexpr size_t kGuestPageBytes = 4096;
+
 // hearth.agent.v1. A connection holds at most streams x credit of unread data in each direction.
 inline constexpr size_t kMaxAgentFrameBytes = 128 * 1024;
 inline constexpr size_t kMaxStreamChunkBytes = 64 * 1024;

@@ -44,6 +44,8 @@ bool ReplyFits(agent::v1::Call::CommandCase command, const agent::v1::Reply& rep
       return reply.result_case() == Reply::kRuntimeStarted;
     case Call::kInvoke:
       return reply.result_case() == Reply::kInvocationResult;
+    case Call::kPrepareSnapshot:
+    case Call::kRestoreInstance:
     case Call::COMMAND_NOT_SET:
       return false;
   }

@@ -31,6 +31,26 @@ struct MachineSpec {
   UniqueFd console;  // Where the guest's serial console is written; may be empty.
 };
 
+// A run of 4 KiB pages of guest memory, by its place in a saved machine's memory file.
+struct PageRun {
+  uint32_t first_page = 0;
+  uint32_t page_count = 0;
+  bool written = false;  // Private by then: the guest, or a device, wrote to it.
+};
+// Ascending, no overlap, at most wire::kMaxPageRuns.
+using WorkingSet = std::vector<PageRun>;
+
+// A machine to be restored. Kernel, memory size and command line are the saved one's.
+struct RestoreSpec {
+  std::string id;  // The instance's UUIDv7.
+  uint32_t memory_mib = 0;
+  int state = -1;   // Both borrowed for the call. What Machine::Save() wrote, authenticated.
+  int memory = -1;  // A memfd sealed against writing and shrinking.
+  WorkingSet working_set;
+  std::vector<MachineDisk> disks;  // Like the saved machine's, in the same order.
+  UniqueFd console;                // May be empty.
+};
+
 struct MachineExit {
   enum class Reason { kGuestReset, kStopped, kGuestFault, kHostError, kLost };
   Reason reason = Reason::kLost;
@@ -54,6 +74,15 @@ class Machine {
   virtual absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) = 0;
   virtual absl::Status Pause() = 0;
   virtual absl::Status Resume() = 0;
+  // While paused: writes its state and its memory into two empty files. It stays paused.
+  virtual absl::Status Save(int state, int memory) {
+    static_cast<void>(state), static_cast<void>(memory);
+    return absl::UnimplementedError("this backend cannot save a machine");
+  }
+  // Of a restored machine: which of its pages were used since.
+  virtual absl::StatusOr<WorkingSet> GetWorkingSet() {
+    return absl::UnimplementedError("this backend cannot tell what a machine used");
+  }
   virtual absl::StatusOr<MachineStatistics> Statistics() = 0;
   // MachineStatistics::cpu alone: cheap, asks the VMM nothing.
   virtual absl::StatusOr<absl::Duration> CpuTime() = 0;
@@ -79,6 +108,14 @@ class MachineBackend {
   virtual ~MachineBackend() = default;
   // A machine with its kernel loaded, not running yet.
   virtual absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) = 0;
+  // A machine that runs on from where it was saved; its agent connects anew (AcceptAgent).
+  // FAILED_PRECONDITION when the saved one does not fit this host.
+  virtual absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) {
+    static_cast<void>(spec);
+    return absl::UnimplementedError("this backend cannot restore a machine");
+  }
+  // How many VMM processes to keep spawned ahead of demand; Create() and Restore() use them.
+  virtual void SetWaiting(size_t count) { static_cast<void>(count); }
   virtual BackendCapabilities capabilities() const = 0;
 };
 
