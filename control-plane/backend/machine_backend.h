@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "control-plane/backend/working_set.h"
 #include "vmm/base/unique_fd.h"
 
 namespace hearth::control {
@@ -30,15 +31,6 @@ struct MachineSpec {
   std::vector<MachineDisk> disks;
   UniqueFd console;  // Where the guest's serial console is written; may be empty.
 };
-
-// A run of 4 KiB pages of guest memory, by its place in a saved machine's memory file.
-struct PageRun {
-  uint32_t first_page = 0;
-  uint32_t page_count = 0;
-  bool written = false;  // Private by then: the guest, or a device, wrote to it.
-};
-// Ascending, no overlap, at most wire::kMaxPageRuns.
-using WorkingSet = std::vector<PageRun>;
 
 // A machine to be restored. Kernel, memory size and command line are the saved one's.
 struct RestoreSpec {
