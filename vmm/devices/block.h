@@ -51,6 +51,8 @@ class Block : public VirtioDevice {
   void ProcessQueue(uint16_t index) override;
 
   uint64_t capacity_sectors() const { return capacity_sectors_; }
+  bool read_only() const { return read_only_; }
+  const std::string& serial() const { return serial_; }
   const BlockCounters& counters() const { return counters_; }
 
  private:

@@ -223,6 +223,16 @@ size_t Serial::Receive(std::span<const uint8_t> data) {
   return taken;
 }
 
+absl::Status Serial::Restore(const SerialState& saved) {
+  if ((saved.interrupt_enable & ~kEnableMask) != 0 || (saved.modem_control & ~kModemMask) != 0 ||
+      saved.input_head >= kSerialInputFifoBytes || saved.input_count > kSerialInputFifoBytes) {
+    return absl::InvalidArgumentError("saved serial port: a state that no guest gets to");
+  }
+  state_ = saved;
+  Interrupt();
+  return absl::OkStatus();
+}
+
 void Serial::Output(uint8_t byte) {
   if (!output_) return;
   const uint64_t now_ns = MonotonicNs();

@@ -70,6 +70,10 @@ class Serial : public BusDevice {
 
   uint64_t dropped_bytes() const { return dropped_bytes_; }
   const SerialState& state() const { return state_; }
+  // Takes over a state, right after Create(), and raises the interrupt that it has pending.
+  // INVALID_ARGUMENT for one that no guest could have brought about. Output and its rate limit are
+  // the host's and begin anew.
+  absl::Status Restore(const SerialState& saved);
 
  private:
   explicit Serial(Options options);

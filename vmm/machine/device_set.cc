@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
 #include "vmm/arch/x86_64/layout.h"
 
@@ -25,9 +27,10 @@ void Signal(int fd) {
   [[maybe_unused]] const ssize_t written = write(fd, &one, sizeof(one));
 }
 
-void Consume(int fd) {
+// Whether it was signalled.
+bool Consume(int fd) {
   uint64_t count;
-  [[maybe_unused]] const ssize_t got = read(fd, &count, sizeof(count));
+  return read(fd, &count, sizeof(count)) == sizeof(count);
 }
 
 }  // namespace
@@ -72,7 +75,7 @@ absl::Status DeviceSet::AddLegacyDevices(MachineConfig& config) {
   return ports_.Insert(arch::kI8042Port, arch::kI8042PortCount, &i8042_);
 }
 
-absl::Status DeviceSet::AddVirtioDevice(VirtioDevice* device) {
+absl::Status DeviceSet::AddVirtioDevice(std::variant<Block*, Rng*, Vsock*> device) {
   const uint32_t index = static_cast<uint32_t>(slots_.size());
   const uint64_t base = arch::kVirtioMmioBase + index * arch::kVirtioMmioStride;
   const uint32_t irq = arch::kFirstVirtioIrq + index;
@@ -85,7 +88,9 @@ absl::Status DeviceSet::AddVirtioDevice(VirtioDevice* device) {
   wiring.errors = &errors_;
   wiring.interrupt = [fd = slot->interrupt.get()] { Signal(fd); };
   wiring.kick = [slot = slot.get()](uint16_t queue) { Signal(slot->notifications[queue].get()); };
-  ASSIGN_OR_RETURN(slot->transport, MmioTransport::Create(device, std::move(wiring)));
+  VirtioDevice* virtio = std::visit([](auto* any) -> VirtioDevice* { return any; }, device);
+  ASSIGN_OR_RETURN(slot->transport, MmioTransport::Create(virtio, std::move(wiring)));
+  slot->device = device;
   for (uint16_t queue = 0; queue < slot->transport->queue_count(); ++queue) {
     RETURN_IF_ERROR(WatchNotification(slot.get(), queue, base));
   }
@@ -107,6 +112,42 @@ absl::Status DeviceSet::WatchNotification(Slot* slot, uint16_t queue, uint64_t b
                                     }));
   slot->notifications.push_back(std::move(notification));
   return absl::OkStatus();
+}
+
+void DeviceSet::Quiesce() {
+  // Work on a queue may ask for more of it, by the same eventfds. It ends: no vCPU adds chains.
+  bool signalled = true;
+  while (signalled) {
+    signalled = false;
+    for (const auto& slot : slots_) {
+      for (uint16_t queue = 0; queue < slot->notifications.size(); ++queue) {
+        if (!Consume(slot->notifications[queue].get())) continue;
+        signalled = true;
+        absl::MutexLock lock(wiring_.device_lock);
+        slot->transport->NotifyQueue(queue);
+      }
+    }
+  }
+  absl::MutexLock lock(wiring_.device_lock);
+  serial_->Flush();
+}
+
+SavableDevices DeviceSet::Views() const {
+  SavableDevices views{serial_.get(), {}};
+  for (const auto& slot : slots_) views.virtio.push_back({slot->transport.get(), slot->device});
+  return views;
+}
+
+absl::StatusOr<v1::SavedDevices> DeviceSet::Save() const { return SaveDevices(Views()); }
+
+absl::Status DeviceSet::Restore(const v1::SavedDevices& saved) {
+  return RestoreDevices(saved, Views());
+}
+
+bool DeviceSet::HadEntropy(const v1::SavedDevices& saved) {
+  const uint32_t entropy_id = Rng().device_id();
+  return std::any_of(saved.virtio().begin(), saved.virtio().end(),
+                     [&](const auto& virtio) { return virtio.device_id() == entropy_id; });
 }
 
 }  // namespace hearth::vmm

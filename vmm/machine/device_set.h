@@ -5,14 +5,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/status.h"
 #include "vmm/bus/bus.h"
 #include "vmm/devices/block.h"
 #include "vmm/devices/rng.h"
+#include "vmm/devices/saved_devices.h"
 #include "vmm/devices/serial.h"
 #include "vmm/devices/vsock/vsock.h"
 #include "vmm/kvm/vm.h"
@@ -48,6 +51,22 @@ class DeviceSet {
   // The virtio_mmio.device= parameters, which tell a Linux without ACPI where the devices are.
   const std::string& kernel_parameters() const { return kernel_parameters_; }
 
+  // For a snapshot, on the loop's thread with all vCPUs paused. Quiesce() first: it takes the
+  // device lock itself, works off the notifications that wait in the ioeventfds (they are part of
+  // no state) until no device holds a request, and writes the console's output. Then Save(), with
+  // the lock, and the copy of guest memory, all before the loop runs again: devices write to memory
+  // only from the loop. Neither disturbs the machine, which may go on with all its connections.
+  void Quiesce() ABSL_LOCKS_EXCLUDED(wiring_.device_lock);
+  absl::StatusOr<v1::SavedDevices> Save() const;
+
+  // Once, right after Create() with the same kinds of devices, on the loop's thread with the lock,
+  // before any vCPU runs, but after guest memory and the interrupt controller were restored: it
+  // raises pending interrupts again and works on queues. INVALID_ARGUMENT when `saved` is nonsense,
+  // FAILED_PRECONDITION when it does not fit the devices.
+  absl::Status Restore(const v1::SavedDevices& saved);
+  // Whether the saved machine had an entropy device: MachineConfig::entropy for Create().
+  static bool HadEntropy(const v1::SavedDevices& saved);
+
   Vsock* vsock() { return vsock_.get(); }
   const std::vector<std::unique_ptr<Block>>& blocks() const { return blocks_; }
   const Serial& serial() const { return *serial_; }
@@ -60,12 +79,14 @@ class DeviceSet {
     UniqueFd interrupt;
     std::vector<UniqueFd> notifications;
     std::unique_ptr<MmioTransport> transport;
+    std::variant<Block*, Rng*, Vsock*> device;
   };
 
   explicit DeviceSet(Wiring wiring)
       : wiring_(std::move(wiring)), errors_(wiring_.log), i8042_(wiring_.guest_reset) {}
   absl::Status AddLegacyDevices(MachineConfig& config);
-  absl::Status AddVirtioDevice(VirtioDevice* device);
+  absl::Status AddVirtioDevice(std::variant<Block*, Rng*, Vsock*> device);
+  SavableDevices Views() const;
   absl::Status WatchNotification(Slot* slot, uint16_t queue, uint64_t base);
 
   Wiring wiring_;

@@ -46,6 +46,8 @@ inline constexpr uint8_t kStatusFailed = 128;
 std::optional<DriverStatus> NextDriverStatus(DriverStatus from, uint8_t value);
 // The register's value in that state without NEEDS_RESET; of kFailed FAILED alone.
 uint8_t StatusBits(DriverStatus status);
+// The state whose register value `bits` is, without NEEDS_RESET; nothing when no driver gets there.
+std::optional<DriverStatus> StatusFromBits(uint8_t bits);
 
 // All there is to a transport; a snapshot of it is this struct.
 struct MmioTransportState {
@@ -83,7 +85,16 @@ class MmioTransport : public BusDevice, private VirtioContext {
   void NotifyQueue(uint16_t index);
 
   size_t queue_count() const { return queue_count_; }
+  const VirtioDevice& device() const { return *device_; }
   MmioTransportState state() const;
+
+  // Takes over a state, right after Create(). It is judged as if a driver had written it: an error
+  // (INVALID_ARGUMENT) names what no driver could have brought about, and the transport is of no
+  // use then. Activates the device if its driver was running.
+  absl::Status Restore(const MmioTransportState& saved);
+  // After Restore() and whatever the device itself takes over: raises the interrupt that the driver
+  // has not acknowledged and works on the queues in which chains wait. The loop's thread.
+  void ResumeRestored();
 
  private:
   MmioTransport(VirtioDevice* device, Wiring wiring);
@@ -106,6 +117,7 @@ class MmioTransport : public BusDevice, private VirtioContext {
   void Start();
   void Reset();
   void RaiseInterrupt(uint32_t cause);
+  absl::Status RestoreQueue(size_t index, const MmioTransportState& saved);
 
   VirtioDevice* device_;
   Wiring wiring_;

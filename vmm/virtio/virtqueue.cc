@@ -60,6 +60,16 @@ std::string_view Virtqueue::Activate(const GuestMemory& memory, const VirtqueueS
   return {};
 }
 
+std::string_view Virtqueue::Restore(const GuestMemory& memory, const VirtqueueState& state) {
+  if (static_cast<uint16_t>(state.next_avail - state.next_used) > state.size ||
+      static_cast<uint16_t>(state.next_used - state.signalled_used) > state.size) {
+    return "queue's indices are further apart than its size";
+  }
+  const std::string_view error = Activate(memory, state);
+  if (error.empty() && state.broken) broken_reason_ = "queue was broken when it was saved";
+  return error;
+}
+
 void Virtqueue::Reset() { *this = Virtqueue(); }
 
 Virtqueue::PopResult Virtqueue::Break(std::string_view reason) {
@@ -72,6 +82,10 @@ uint16_t Virtqueue::LoadAvailIndex() const {
   // Pairs with the driver's barrier before it writes the index (2.7.13.3): the entries and
   // descriptors below it are visible.
   return avail_.LoadAcquire16(kRingIndex);
+}
+
+uint16_t Virtqueue::Waiting() const {
+  return active() ? static_cast<uint16_t>(LoadAvailIndex() - state_.next_avail) : 0;
 }
 
 Virtqueue::PopResult Virtqueue::Pop(DescriptorChain& chain) {
@@ -150,6 +164,16 @@ bool Virtqueue::EnableNotification() {
     std::atomic_thread_fence(std::memory_order_seq_cst);
   }
   return LoadAvailIndex() != state_.next_avail;
+}
+
+uint16_t Virtqueue::EnableNotificationOfMore() {
+  if (!active()) return 0;
+  const uint16_t index = LoadAvailIndex();
+  if (state_.event_idx) {
+    used_.StoreRelease16(UsedEvent(state_.size), index);
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // As above.
+  }
+  return index;
 }
 
 }  // namespace hearth::vmm

@@ -65,12 +65,17 @@ class Virtqueue {
   // Checks the addresses of `state` against `memory`, which outlives the queue, and starts using
   // them. An error is a text that says what the driver did wrong; empty means success.
   std::string_view Activate(const GuestMemory& memory, const VirtqueueState& state);
+  // The same for a queue that worked before: its place in the rings and whether it was broken are
+  // taken over, too.
+  std::string_view Restore(const GuestMemory& memory, const VirtqueueState& state);
   // Back to an unconfigured queue.
   void Reset();
 
   const VirtqueueState& state() const { return state_; }
   bool active() const { return state_.ready && memory_ != nullptr; }
 
+  // How many chains wait, says the driver: more than the queue's size make the next Pop() break.
+  uint16_t Waiting() const;
   // Takes the next chain. After kBroken broken_reason() says why.
   PopResult Pop(DescriptorChain& chain);
   // Puts back the chain just popped: the next Pop() yields it again. Nothing was pushed since.
@@ -83,6 +88,11 @@ class Virtqueue {
   // Asks for a notification of the next available chain (2.7.10). True when one came meanwhile,
   // which then must be popped, for the driver may not notify.
   bool EnableNotification();
+  // Asks for a notification of the next chain beyond those that are available now, and returns the
+  // available index without it. The caller looks at avail_index() again before it relies on one.
+  uint16_t EnableNotificationOfMore();
+  // The driver's; any value.
+  uint16_t avail_index() const { return active() ? LoadAvailIndex() : 0; }
 
   std::string_view broken_reason() const { return broken_reason_; }
 

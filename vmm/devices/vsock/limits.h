@@ -9,8 +9,16 @@
 
 namespace hearth::vmm {
 
+// VIRTIO 1.2, 5.10.2.
+inline constexpr uint16_t kVsockReceiveQueue = 0;
+inline constexpr uint16_t kVsockTransmitQueue = 1;
+inline constexpr uint16_t kVsockEventQueue = 2;
+
 inline constexpr uint16_t kVsockDataQueueSize = 128;
 inline constexpr uint16_t kVsockEventQueueSize = 16;
+
+// Host ports of connections that the host opens: high, so that they never meet declared ones.
+inline constexpr uint32_t kVsockFirstHostPort = 0x40000000;
 
 // Host ports that the guest may connect to.
 inline constexpr size_t kVsockMaxPorts = 16;

@@ -37,6 +37,13 @@ enum class VsockOp : uint16_t {
   kCreditRequest = 7,
 };
 
+// struct virtio_vsock_event (5.10.6.7): communication was interrupted, all connections are gone.
+inline constexpr uint32_t kVsockEventTransportReset = 0;
+struct VsockEvent {
+  Le32 id;
+};
+static_assert(sizeof(VsockEvent) == 4);
+
 // Flags of kShutdown: the sender will not receive, will not send any more.
 inline constexpr uint32_t kVsockShutdownReceive = 1;
 inline constexpr uint32_t kVsockShutdownSend = 2;

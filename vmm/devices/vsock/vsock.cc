@@ -12,12 +12,6 @@ namespace {
 
 constexpr std::array<uint16_t, 3> kQueueSizes = {kVsockDataQueueSize, kVsockDataQueueSize,
                                                  kVsockEventQueueSize};
-constexpr uint16_t kReceiveQueue = 0;
-constexpr uint16_t kTransmitQueue = 1;
-
-// Host ports of connections that the host opens: high, so that they never meet declared ones.
-constexpr uint32_t kFirstHostPort = 0x40000000;
-
 constexpr uint32_t kSocketEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 }  // namespace
@@ -31,7 +25,7 @@ absl::StatusOr<std::unique_ptr<Vsock>> Vsock::Create(Options options) {
         absl::StrCat("vsock: more than ", kVsockMaxPorts, " host ports"));
   }
   for (const uint32_t port : options.host_ports) {
-    if (port >= kFirstHostPort) return absl::InvalidArgumentError("vsock: host port too high");
+    if (port >= kVsockFirstHostPort) return absl::InvalidArgumentError("vsock: host port too high");
   }
   EventLoop* loop = options.loop;
   std::unique_ptr<Vsock> vsock(new Vsock(std::move(options)));
@@ -43,7 +37,8 @@ absl::StatusOr<std::unique_ptr<Vsock>> Vsock::Create(Options options) {
   return vsock;
 }
 
-Vsock::Vsock(Options options) : options_(std::move(options)), next_host_port_(kFirstHostPort) {}
+Vsock::Vsock(Options options)
+    : options_(std::move(options)), next_host_port_(kVsockFirstHostPort) {}
 
 Vsock::~Vsock() { doomed_->connections.clear(); }
 
@@ -60,13 +55,19 @@ void Vsock::Activate(VirtioContext* context) { context_ = context; }
 
 void Vsock::Reset() {
   DropAll();
+  reset_ = VsockReset::kNone;
+  stale_packets_ = 0;
   context_ = nullptr;
 }
 
 void Vsock::ProcessQueue(uint16_t index) {
-  // Nothing is taken from the event queue: it is for the transport resets of restored snapshots.
-  if (index == kTransmitQueue) ProcessTransmit();
-  if (index == kTransmitQueue || index == kReceiveQueue) PumpReceive();
+  if (reset_ != VsockReset::kNone) {
+    AdvanceReset();
+    return;
+  }
+  // Nothing else is taken from the event queue.
+  if (index == kVsockTransmitQueue) ProcessTransmit();
+  if (index != kVsockEventQueue) PumpReceive();
 }
 
 absl::Status Vsock::ConnectVsock(uint32_t port, UniqueFd socket) {
@@ -80,7 +81,7 @@ absl::Status Vsock::ConnectVsock(uint32_t port, UniqueFd socket) {
   }
   VsockPorts ports{.host = next_host_port_, .guest = port};
   while (connections_.contains(ports.Key())) ++ports.host;
-  next_host_port_ = std::max(ports.host + 1, kFirstHostPort);  // Wraps to the first.
+  next_host_port_ = std::max(ports.host + 1, kVsockFirstHostPort);  // Wraps to the first.
   ASSIGN_OR_RETURN(VsockConnection * connection,
                    AddConnection(ports, VsockState::kConnecting, std::move(socket)));
   connection->pending = kPendingRequest;

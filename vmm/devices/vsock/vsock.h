@@ -37,6 +37,22 @@ struct VsockCounters {
   uint64_t connections_refused = 0;
 };
 
+// What a snapshot holds of the device. Connections are not part of it.
+struct VsockDeviceState {
+  uint32_t guest_cid = 0;
+  std::vector<uint32_t> host_ports;
+  uint32_t next_host_port = kVsockFirstHostPort;
+  bool reset_unanswered = false;  // VsockReset::kUnanswered, and what goes with it.
+  uint16_t reset_avail = 0;
+};
+
+// Where a restored device is with telling its driver so (vsock_restore.cc).
+enum class VsockReset : uint8_t {
+  kNone,        // Nothing to tell, or the driver has answered.
+  kOwed,        // Waits for a buffer in the event queue.
+  kUnanswered,  // Lies in the event queue.
+};
+
 class Vsock : public VirtioDevice {
  public:
   // The guest connected to a declared host port: `socket` is the host's end. Called on the loop's
@@ -70,6 +86,15 @@ class Vsock : public VirtioDevice {
   void Reset() override;
   void ProcessQueue(uint16_t index) override;
 
+  uint32_t guest_cid() const { return options_.guest_cid; }
+  VsockDeviceState state() const;
+  // Takes over a state, after the transport's was, on a device without connections. The driver, if
+  // it runs, is told by a transport reset that its connections are gone; until it has answered, no
+  // packet is taken or given. CID and host ports are those of Create(). FAILED_PRECONDITION when
+  // a port is missing that the guest counts on, INVALID_ARGUMENT for nonsense.
+  absl::Status Restore(const VsockDeviceState& saved);
+  VsockReset reset() const { return reset_; }
+
   // Ends the connections whose time is up. The device's timer calls it while there are deadlines.
   void Sweep();
 
@@ -94,6 +119,13 @@ class Vsock : public VirtioDevice {
   void HandleReset(VsockConnection& connection);
   void HandleShutdown(VsockConnection& connection, uint32_t flags);
   void HandleData(VsockConnection& connection, GuestBuffer& payload);
+
+  // After a restore (vsock_restore.cc).
+  void AdvanceReset();
+  void PutReset();
+  bool Working() const {
+    return context_ != nullptr && context_->running() && reset_ == VsockReset::kNone;
+  }
 
   // To the guest (vsock_rx.cc).
   void PumpReceive();
@@ -126,6 +158,9 @@ class Vsock : public VirtioDevice {
   VsockCounters counters_;
   TokenBucket accept_budget_{kVsockConnectBurst, kVsockConnectsPerSecond};
   uint32_t next_host_port_;
+  VsockReset reset_ = VsockReset::kNone;
+  uint16_t reset_avail_ = 0;    // The event queue's available index before the driver's answer.
+  uint16_t stale_packets_ = 0;  // So many of the next packets were sent before the snapshot.
 
   ConnectionMap connections_;
   std::shared_ptr<Doomed> doomed_ = std::make_shared<Doomed>();

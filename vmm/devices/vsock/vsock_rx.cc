@@ -3,13 +3,6 @@
 #include "vmm/devices/vsock/vsock.h"
 
 namespace hearth::vmm {
-namespace {
-
-constexpr uint16_t kReceiveQueue = 0;
-constexpr uint16_t kTransmitQueue = 1;
-
-}  // namespace
-
 void Vsock::MarkReady(VsockConnection& connection) {
   if (connection.in_ready_list || !connection.HasWork()) return;
   connection.in_ready_list = true;
@@ -29,8 +22,8 @@ void Vsock::Unready(VsockConnection& connection) {
 }
 
 void Vsock::PumpReceive() {
-  if (context_ == nullptr || !context_->running()) return;
-  Virtqueue& queue = context_->queue(kReceiveQueue);
+  if (!Working()) return;
+  Virtqueue& queue = context_->queue(kVsockReceiveQueue);
   size_t packets = 0;
   while (packets < kVsockTurnPackets && (!replies_.empty() || ready_first_ != nullptr)) {
     const Virtqueue::PopResult result = queue.Pop(receive_chain_);
@@ -63,11 +56,11 @@ void Vsock::PumpReceive() {
     queue.Push(receive_chain_, used);
     ++packets;
   }
-  context_->SignalUsed(kReceiveQueue);
-  if (packets == kVsockTurnPackets) context_->ScheduleQueue(kReceiveQueue);
+  context_->SignalUsed(kVsockReceiveQueue);
+  if (packets == kVsockTurnPackets) context_->ScheduleQueue(kVsockReceiveQueue);
   if (transmit_waits_ && replies_.size() < kVsockMaxReplies) {
     transmit_waits_ = false;
-    context_->ScheduleQueue(kTransmitQueue);
+    context_->ScheduleQueue(kVsockTransmitQueue);
   }
 }
 

@@ -8,20 +8,14 @@
 #include "vmm/devices/vsock/vsock.h"
 
 namespace hearth::vmm {
-namespace {
-
-constexpr uint16_t kTransmitQueue = 1;
-
-}  // namespace
-
 void Vsock::ProcessTransmit() {
-  if (context_ == nullptr || !context_->running()) return;
-  Virtqueue& queue = context_->queue(kTransmitQueue);
+  if (!Working()) return;
+  Virtqueue& queue = context_->queue(kVsockTransmitQueue);
   transmit_waits_ = false;
   for (size_t packets = 0; packets < kVsockTurnPackets; ++packets) {
     if (replies_.size() >= kVsockMaxReplies) {
       transmit_waits_ = true;  // PumpReceive() resumes it.
-      context_->SignalUsed(kTransmitQueue);
+      context_->SignalUsed(kVsockTransmitQueue);
       return;
     }
     const Virtqueue::PopResult result = queue.Pop(transmit_chain_);
@@ -37,10 +31,11 @@ void Vsock::ProcessTransmit() {
       return;
     }
     HandlePacket(header, payload);
+    if (stale_packets_ != 0) --stale_packets_;
     queue.Push(transmit_chain_, 0);
   }
-  context_->SignalUsed(kTransmitQueue);
-  if (queue.EnableNotification()) context_->ScheduleQueue(kTransmitQueue);
+  context_->SignalUsed(kVsockTransmitQueue);
+  if (queue.EnableNotification()) context_->ScheduleQueue(kVsockTransmitQueue);
 }
 
 void Vsock::HandlePacket(const VsockHeader& header, GuestBuffer& payload) {
@@ -73,7 +68,7 @@ void Vsock::HandlePacket(const VsockHeader& header, GuestBuffer& payload) {
 
 void Vsock::HandleRequest(VsockPorts ports, const VsockHeader& header) {
   const auto& declared = options_.host_ports;
-  const bool wanted = options_.accept &&
+  const bool wanted = options_.accept && stale_packets_ == 0 &&
                       std::find(declared.begin(), declared.end(), ports.host) != declared.end() &&
                       connections_.size() < kVsockMaxConnections &&
                       accept_budget_.Take(1, options_.now_ns());
