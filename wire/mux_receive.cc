@@ -72,13 +72,16 @@ absl::Status Mux::HandleHello(const Hello& hello) {
       hello.boot_id().size() > kMaxHelloStringBytes) {
     return absl::InvalidArgumentError("a Hello with a string over the limit");
   }
+  // The version first: what the other fields may hold is the version's to say.
+  const absl::string_view peer = options_.side == MuxSide::kHost ? "the agent" : "the host";
+  ASSIGN_OR_RETURN(const uint32_t version,
+                   NegotiateVersion("hearth.agent.v1", peer, options_.versions,
+                                    {hello.min_version(), hello.max_version()}));
   if (hello.initial_credit_bytes() == 0 || hello.initial_credit_bytes() > kMaxStreamCreditBytes) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a Hello that grants ", hello.initial_credit_bytes(), " bytes on each stream"));
   }
-  const absl::string_view peer = options_.side == MuxSide::kHost ? "the agent" : "the host";
-  ASSIGN_OR_RETURN(version_, NegotiateVersion("hearth.agent.v1", peer, options_.versions,
-                                              {hello.min_version(), hello.max_version()}));
+  version_ = version;
   peer_initial_credit_ = hello.initial_credit_bytes();
   delegate_->OnReady(hello, version_);
   return absl::OkStatus();

@@ -45,7 +45,9 @@ bool ReplyFits(agent::v1::Call::CommandCase command, const agent::v1::Reply& rep
     case Call::kInvoke:
       return reply.result_case() == Reply::kInvocationResult;
     case Call::kPrepareSnapshot:
+      return reply.result_case() == Reply::kSnapshotPrepared;
     case Call::kRestoreInstance:
+      return reply.result_case() == Reply::kInstanceRestored;
     case Call::COMMAND_NOT_SET:
       return false;
   }

@@ -137,6 +137,8 @@ TEST_CASE("mux: an agent of an unknown version ends the connection with a clear 
   Frame frame = HelloFrame();
   frame.mutable_hello()->set_min_version(7);
   frame.mutable_hello()->set_max_version(9);
+  // What the rest of its Hello says is that version's business.
+  frame.mutable_hello()->clear_initial_credit_bytes();
   const absl::Status status = host.Receive(Encode(frame));
   REQUIRE(status.code() == absl::StatusCode::kFailedPrecondition);
   REQUIRE(status.message() ==
@@ -173,6 +175,29 @@ TEST_CASE("mux: a call reaches the agent, its reply the host") {
   REQUIRE(pair.at_host.replies[0].process_exit().exit_code() == 3);
   REQUIRE(pair.host.calls_in_flight() == 0);
   REQUIRE(pair.host.ReceiveEof().ok());
+}
+
+TEST_CASE("mux: a snapshot's calls get replies of their own kinds only") {
+  Pair pair;
+  Call prepare, restore;
+  prepare.mutable_prepare_snapshot();
+  restore.mutable_restore_instance();
+  const uint64_t first = *pair.host.SendCall(prepare);
+  const uint64_t second = *pair.host.SendCall(restore);
+  pair.Move();
+  Reply reply;
+  reply.set_id(first);
+  reply.mutable_instance_restored();
+  REQUIRE(pair.agent.SendReply(reply).code() == absl::StatusCode::kInvalidArgument);
+  reply.mutable_snapshot_prepared()->set_hooks_ns(7);
+  REQUIRE(pair.agent.SendReply(reply).ok());
+  reply.set_id(second);
+  REQUIRE(pair.agent.SendReply(reply).code() == absl::StatusCode::kInvalidArgument);
+  reply.mutable_instance_restored()->set_boot_id("new");
+  REQUIRE(pair.agent.SendReply(reply).ok());
+  pair.Move();
+  REQUIRE(pair.at_host.replies[0].snapshot_prepared().hooks_ns() == 7);
+  REQUIRE(pair.at_host.replies[1].instance_restored().boot_id() == "new");
 }
 
 TEST_CASE("mux: data flows within the credit and goes on as the receiver consumes") {
