@@ -14,13 +14,31 @@ GuestMemory MakeMemory() {
 
 }  // namespace
 
-MmioDriverFake::MmioDriverFake(VirtioDevice* device) : memory_(MakeMemory()) {
+void MmioDriverFake::CreateTransport(VirtioDevice* device) {
   MmioTransport::Wiring wiring;
   wiring.memory = &memory_;
   wiring.errors = &errors_;
   wiring.interrupt = [this] { ++interrupts_; };
   wiring.kick = [this](uint16_t index) { kicks_.push_back(index); };
   transport_ = *MmioTransport::Create(device, std::move(wiring));
+}
+
+MmioDriverFake::MmioDriverFake(VirtioDevice* device, const MmioDriverFake& saved)
+    : memory_(MakeMemory()) {
+  const MappedRegion& from = saved.memory_.regions()[0].mapping;
+  memory_.Write(GuestAddress(0), {from.data(), from.size_bytes()});
+  CreateTransport(device);
+  for (const VirtqueueFake& queue : saved.queues_) queues_.emplace_back(queue, &memory_);
+}
+
+MmioDriverFake::MmioDriverFake(VirtioDevice* device, MmioDriverFake&& saved)
+    : memory_(std::move(saved.memory_)) {
+  CreateTransport(device);
+  for (const VirtqueueFake& queue : saved.queues_) queues_.emplace_back(queue, &memory_);
+}
+
+MmioDriverFake::MmioDriverFake(VirtioDevice* device) : memory_(MakeMemory()) {
+  CreateTransport(device);
   uint64_t base = kRings.value();
   for (const uint16_t size : device->queue_max_sizes()) {
     queues_.emplace_back(&memory_, GuestAddress(base), size);

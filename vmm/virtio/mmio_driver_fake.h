@@ -14,6 +14,10 @@
 
 namespace hearth::vmm {
 
+// The status register while the driver runs.
+inline constexpr uint32_t kRunningBits =
+    kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk;
+
 class MmioDriverFake {
  public:
   // RAM from 0 to kRamBytes; the rings lie at its start, buffers from kBuffers on.
@@ -22,6 +26,12 @@ class MmioDriverFake {
   static constexpr GuestAddress kBuffers{0x100000};
 
   explicit MmioDriverFake(VirtioDevice* device);
+
+  // Goes on where `saved` is, with a copy of its memory and `device`, whose transport is fresh: the
+  // test restores it.
+  MmioDriverFake(VirtioDevice* device, const MmioDriverFake& saved);
+  // The same with the memory itself; `saved` must not be used again.
+  MmioDriverFake(VirtioDevice* device, MmioDriverFake&& saved);
 
   uint32_t Read(uint64_t offset);
   void Write(uint64_t offset, uint32_t value);
@@ -41,10 +51,13 @@ class MmioDriverFake {
   MmioTransport& transport() { return *transport_; }
   VirtqueueFake& queue(uint16_t index) { return queues_[index]; }
   uint64_t guest_errors() const { return errors_.count(); }
+  size_t kicks() const { return kicks_.size(); }
   int interrupts() const { return interrupts_; }
   bool needs_reset() { return (Read(0x70) & kStatusNeedsReset) != 0; }
 
  private:
+  void CreateTransport(VirtioDevice* device);
+
   GuestMemory memory_;
   GuestErrors errors_;
   std::deque<uint16_t> kicks_;

@@ -61,6 +61,8 @@ struct MmioTransportState {
   uint32_t config_generation = 0;
   uint64_t driver_features = 0;
   std::array<VirtqueueState, kMaxDeviceQueues> queues;
+
+  bool operator==(const MmioTransportState&) const = default;
 };
 
 class MmioTransport : public BusDevice, private VirtioContext {

@@ -34,6 +34,8 @@ struct VirtqueueState {
   uint16_t next_avail = 0;      // The next entry of the available ring to take.
   uint16_t next_used = 0;       // The next entry of the used ring to fill.
   uint16_t signalled_used = 0;  // next_used when an interrupt was last considered.
+
+  bool operator==(const VirtqueueState&) const = default;
 };
 
 // One request: its buffers, the device-readable ones first (2.7.4.2). The storage is reused for

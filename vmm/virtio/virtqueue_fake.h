@@ -22,6 +22,10 @@ class VirtqueueFake {
   // Lays the rings out from `base`, page-aligned, in zeroed memory; they take RingBytes().
   VirtqueueFake(const GuestMemory* memory, GuestAddress base, uint16_t size)
       : memory_(memory), base_(base), size_(size) {}
+  // Goes on where `other` is, with a copy of its memory.
+  VirtqueueFake(const VirtqueueFake& other, const GuestMemory* memory) : VirtqueueFake(other) {
+    memory_ = memory;
+  }
 
   static constexpr uint64_t RingBytes() { return 0x3000; }
 

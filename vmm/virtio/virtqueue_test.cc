@@ -4,6 +4,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 
+#include "vmm/memory/endian.h"
 #include "vmm/virtio/virtqueue_fake.h"
 
 namespace hearth::vmm {
@@ -263,6 +264,66 @@ TEST_CASE("virtqueue: its state restores it") {
   REQUIRE(restored.Pop(f.chain) == Virtqueue::PopResult::kChain);
   restored.Push(f.chain, 0);
   CHECK(f.fake.UsedIndex() == 2);
+}
+
+TEST_CASE("virtqueue: a restored queue goes on at its place, over the end of the indices too") {
+  GuestMemory memory = MakeMemory();
+  VirtqueueFake fake(&memory, kRings, kSize);
+  VirtqueueState state = fake.Settings();
+  state.next_avail = state.next_used = state.signalled_used = UINT16_MAX;
+  // The driver's index has wrapped: the entries of slots 7 and 0 wait.
+  fake.SetDescriptor(3, kData.value(), 16, kFakeWrite, 0);
+  memory.WriteValue(GuestAddress(fake.driver_area().value() + 4 + 2 * 7), Le16(3));
+  memory.WriteValue(GuestAddress(fake.driver_area().value() + 4), Le16(3));
+  fake.SetAvailIndex(1);
+  Virtqueue queue;
+  DescriptorChain chain;
+  REQUIRE(queue.Restore(memory, state).empty());
+  CHECK(queue.Waiting() == 2);
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(queue.Pop(chain) == Virtqueue::PopResult::kChain);
+    queue.Push(chain, 0);
+  }
+  CHECK(queue.Waiting() == 0);
+  CHECK(fake.UsedIndex() == 1);
+  CHECK(queue.TakeInterruptNeeded());
+}
+
+TEST_CASE("virtqueue: a restored queue that was broken still is") {
+  GuestMemory memory = MakeMemory();
+  VirtqueueFake fake(&memory, kRings, kSize);
+  VirtqueueState state = fake.Settings();
+  state.broken = true;
+  Virtqueue queue;
+  DescriptorChain chain;
+  REQUIRE(queue.Restore(memory, state).empty());
+  CHECK(queue.Pop(chain) == Virtqueue::PopResult::kBroken);
+  CHECK_FALSE(queue.broken_reason().empty());
+}
+
+TEST_CASE("virtqueue: restored indices may be as far apart as the queue is long, not more") {
+  GuestMemory memory = MakeMemory();
+  VirtqueueFake fake(&memory, kRings, kSize);
+  VirtqueueState state = fake.Settings();
+  Virtqueue queue;
+  state.next_avail = kSize;
+  CHECK(queue.Restore(memory, state).empty());
+  state.next_avail = kSize + 1;
+  CHECK_FALSE(queue.Restore(memory, state).empty());
+  state.next_avail = state.next_used = kSize;
+  CHECK(queue.Restore(memory, state).empty());
+  state.next_avail = state.next_used = kSize + 1;
+  CHECK_FALSE(queue.Restore(memory, state).empty());
+}
+
+TEST_CASE("virtqueue: a notification of more asks for the chain after those that wait") {
+  Fixture f(true);
+  const std::array<VirtqueueFake::Buffer, 1> buffers = {{{kData, 16, true}}};
+  for (int i = 0; i < 3; ++i) REQUIRE(f.fake.Add(buffers));
+  CHECK(f.queue.EnableNotificationOfMore() == 3);
+  CHECK(f.fake.AvailEvent() == 3);
+  REQUIRE(f.fake.Add(buffers));
+  CHECK(f.queue.avail_index() == 4);
 }
 
 }  // namespace

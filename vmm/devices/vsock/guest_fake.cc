@@ -10,21 +10,20 @@
 namespace hearth::vmm {
 namespace {
 
-constexpr uint16_t kReceiveQueue = 0;
-constexpr uint16_t kTransmitQueue = 1;
 constexpr uint64_t kTransmitArea = MmioDriverFake::kBuffers.value();
 constexpr uint64_t kReceiveArea = kTransmitArea + (1 << 20);
 constexpr uint64_t kSlotBytes = 8192;
+constexpr uint64_t kQueuedArea = kTransmitArea + 0xf0000;  // Behind the longest packet.
+constexpr uint64_t kEventArea = kTransmitArea + 0xff000;
 
 void SetNonBlocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
 }  // namespace
 
-VsockGuestFake::VsockGuestFake(size_t receive_buffers)
-    : loop_(*EventLoop::Create()), slot_of_head_(kVsockDataQueueSize) {
+void VsockGuestFake::CreateDevice(uint32_t cid, std::vector<uint32_t> host_ports) {
   Vsock::Options options;
-  options.guest_cid = kFakeCid;
-  options.host_ports = {kFakeHostPort, kFakeHostPort + 1};
+  options.guest_cid = cid;
+  options.host_ports = std::move(host_ports);
   options.accept = [this](uint32_t host_port, uint32_t guest_port, UniqueFd socket) {
     if (refuse_accepts) return absl::UnavailableError("nobody listens");
     SetNonBlocking(socket.get());
@@ -35,6 +34,18 @@ VsockGuestFake::VsockGuestFake(size_t receive_buffers)
   options.device_lock = &lock_;
   options.now_ns = [] { return fake_now_ns; };
   device_ = *Vsock::Create(std::move(options));
+}
+
+VsockGuestFake::VsockGuestFake(const VsockGuestFake& saved, uint32_t cid,
+                               std::vector<uint32_t> host_ports)
+    : loop_(*EventLoop::Create()), slot_of_head_(saved.slot_of_head_) {
+  CreateDevice(cid, std::move(host_ports));
+  driver_ = std::make_unique<MmioDriverFake>(device_.get(), *saved.driver_);
+}
+
+VsockGuestFake::VsockGuestFake(size_t receive_buffers)
+    : loop_(*EventLoop::Create()), slot_of_head_(kVsockDataQueueSize) {
+  CreateDevice(kFakeCid, {kFakeHostPort, kFakeHostPort + 1});
   driver_ = std::make_unique<MmioDriverFake>(device_.get());
   driver_->Start(true);
   for (size_t i = 0; i < receive_buffers; ++i) PostReceiveBuffer(i);
@@ -60,18 +71,36 @@ bool VsockGuestFake::Send(VsockHeader header, std::string_view data) {
   std::vector<VirtqueueFake::Buffer> buffers = {
       {GuestAddress(kTransmitArea), sizeof(header), false}};
   if (!data.empty()) buffers.push_back({at, static_cast<uint32_t>(data.size()), false});
-  if (!driver_->queue(kTransmitQueue).Add(buffers)) return false;
-  driver_->Notify(kTransmitQueue);
+  if (!driver_->queue(kVsockTransmitQueue).Add(buffers)) return false;
+  driver_->Notify(kVsockTransmitQueue);
   // At most a queue of them: where tests let the device overwrite its rings, the index may jump.
-  for (int i = 0; i < kVsockDataQueueSize && driver_->queue(kTransmitQueue).TakeUsed(); ++i) {
+  for (int i = 0; i < kVsockDataQueueSize && driver_->queue(kVsockTransmitQueue).TakeUsed(); ++i) {
   }
   return true;
+}
+
+void VsockGuestFake::Queue(const VsockHeader& header, uint64_t slot) {
+  const GuestAddress at(kQueuedArea + slot * 64);
+  driver_->memory().WriteValue(at, header);
+  const std::array<VirtqueueFake::Buffer, 1> buffers = {{{at, sizeof(header), false}}};
+  if (slot >= kMaxQueued || !driver_->queue(kVsockTransmitQueue).Add(buffers)) abort();
+}
+
+void VsockGuestFake::PostEventBuffer(uint32_t bytes) {
+  const std::array<VirtqueueFake::Buffer, 1> buffers = {{{GuestAddress(kEventArea), bytes, true}}};
+  if (!driver_->queue(kVsockEventQueue).Add(buffers)) abort();
+}
+
+std::optional<uint32_t> VsockGuestFake::TakeEvent() {
+  const auto used = driver_->queue(kVsockEventQueue).TakeUsed();
+  if (!used || used->length != sizeof(VsockEvent)) return std::nullopt;
+  return driver_->memory().ReadValue<VsockEvent>(GuestAddress(kEventArea))->id.get();
 }
 
 bool VsockGuestFake::PostReceiveBuffer(uint64_t slot) {
   const std::array<VirtqueueFake::Buffer, 1> buffers = {
       {{GuestAddress(kReceiveArea + slot * kSlotBytes), kReceiveBufferBytes, true}}};
-  const auto head = driver_->queue(kReceiveQueue).Add(buffers);
+  const auto head = driver_->queue(kVsockReceiveQueue).Add(buffers);
   if (!head) return false;
   slot_of_head_[*head] = slot;
   return true;
@@ -86,11 +115,11 @@ void VsockGuestFake::RunLoop() {
 }
 
 std::optional<FakePacket> VsockGuestFake::Receive(bool post_again) {
-  auto used = driver_->queue(kReceiveQueue).TakeUsed();
+  auto used = driver_->queue(kVsockReceiveQueue).TakeUsed();
   if (!used) {
-    driver_->Notify(kReceiveQueue);
+    driver_->Notify(kVsockReceiveQueue);
     RunLoop();
-    used = driver_->queue(kReceiveQueue).TakeUsed();
+    used = driver_->queue(kVsockReceiveQueue).TakeUsed();
     if (!used) return std::nullopt;
   }
   if (used->head >= slot_of_head_.size() || used->length < sizeof(VsockHeader) ||

@@ -37,16 +37,28 @@ class VsockGuestFake {
 
   // Starts the device's driver, with `receive_buffers` buffers posted.
   explicit VsockGuestFake(size_t receive_buffers = kVsockDataQueueSize);
+  // Goes on where `saved` is, with a copy of its memory and a fresh device, which is not restored
+  // yet.
+  VsockGuestFake(const VsockGuestFake& saved, uint32_t cid, std::vector<uint32_t> host_ports);
 
   // A header from `guest_port` to `host_port` with all the credit there is.
   static VsockHeader Header(VsockOp op, uint32_t guest_port, uint32_t host_port = kFakeHostPort);
   // False when the transmit queue is full; `data` is at most kMaxSendBytes.
   bool Send(VsockHeader header, std::string_view data = {});
+  // Makes a packet without data available, but does not notify. `slot` tells it from others that
+  // wait, at most kMaxQueued.
+  static constexpr uint64_t kMaxQueued = 64;
+  void Queue(const VsockHeader& header, uint64_t slot);
   // The next packet of the device, whose buffer is posted again unless told otherwise; nothing if
   // there is none after the loop has run, or none that makes sense.
   std::optional<FakePacket> Receive(bool post_again = true);
   // False when the receive queue is full. `slot` is below kVsockDataQueueSize.
   bool PostReceiveBuffer(uint64_t slot);
+  // The same for the event queue, of kEventBufferBytes, for what the device posts there.
+  static constexpr uint32_t kEventBufferBytes = 4;
+  void PostEventBuffer(uint32_t bytes = kEventBufferBytes);
+  // The id of the next event; its buffer is not posted again.
+  std::optional<uint32_t> TakeEvent();
   // Runs the loop until it has nothing to do.
   void RunLoop();
 
@@ -63,6 +75,8 @@ class VsockGuestFake {
   bool refuse_accepts = false;
 
  private:
+  void CreateDevice(uint32_t cid, std::vector<uint32_t> host_ports);
+
   absl::Mutex lock_;
   std::unique_ptr<EventLoop> loop_;
   std::deque<Accepted> accepted_;
