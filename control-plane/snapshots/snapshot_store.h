@@ -25,7 +25,7 @@ struct SnapshotStoreConfig {
   uint64_t resident_budget_bytes = 0;
   // For tests: called before each step that changes the disk, with its name; a status that is not
   // OK is taken for the step's own failure. May be called by several threads.
-  std::function<absl::Status(const char* step)> before_step;
+  std::function<absl::Status(const char* step)> before_step = nullptr;
 };
 
 // What Publish() makes a snapshot of.

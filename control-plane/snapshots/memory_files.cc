@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/snapshots/memory_files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "control-plane/snapshots/limits.h"
+#include "vmm/base/status.h"
+#include "wire/limits.h"
+
+namespace hearth::control {
+namespace {
+
+constexpr size_t kChunk = limits::kSnapshotChunkBytes;
+constexpr size_t kPage = wire::kGuestPageBytes;
+// How far reading runs ahead of verifying: 16 MiB.
+constexpr size_t kPrefetchedChunks = 256;
+
+absl::Status ReadAt(int file, uint64_t offset, size_t bytes, char* to) {
+  while (bytes > 0) {
+    const ssize_t got = pread(file, to, bytes, static_cast<off_t>(offset));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoStatus("read a saved machine's file");
+    }
+    if (got == 0) return absl::InvalidArgumentError("a saved machine's file shrank while read");
+    offset += static_cast<uint64_t>(got);
+    to += got;
+    bytes -= static_cast<size_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteAt(int file, uint64_t offset, absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoStatus("write resident memory");
+    }
+    offset += static_cast<uint64_t>(written);
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+// Runs of pages that are not zero; the others stay holes, which take no memory.
+absl::Status WriteDataPages(int file, uint64_t offset, absl::string_view bytes) {
+  size_t at = 0;
+  while (at < bytes.size()) {
+    size_t end = at;
+    while (end < bytes.size() && !IsZero(bytes.substr(end, kPage))) end += kPage;
+    if (end > at) RETURN_IF_ERROR(WriteAt(file, offset + at, bytes.substr(at, end - at)));
+    at = end + kPage;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> NewMemfd(const char* name, uint64_t bytes) {
+  UniqueFd file(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file || ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus("make a memfd");
+  }
+  return file;
+}
+
+absl::Status Seal(int file) {
+  if (fcntl(file, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
+    return ErrnoStatus("seal a memfd");
+  }
+  return absl::OkStatus();
+}
+
+// The chunks that are not zero: those of the working set first, in its order, then the others.
+std::vector<uint32_t> OrderOf(const hearth::snapshot::v1::Memory& manifest,
+                              const WorkingSet& working_set) {
+  const size_t count = manifest.chunks().size() / limits::kSnapshotDigestBytes;
+  std::vector<bool> taken(count, false);
+  std::vector<uint32_t> order;
+  const auto take = [&](uint64_t chunk) {
+    if (chunk >= count || taken[chunk]) return;
+    taken[chunk] = true;
+    const absl::string_view digest =
+        absl::string_view(manifest.chunks())
+            .substr(chunk * limits::kSnapshotDigestBytes, limits::kSnapshotDigestBytes);
+    if (!IsZero(digest)) order.push_back(static_cast<uint32_t>(chunk));
+  };
+  for (const PageRun& run : working_set) {
+    const uint64_t last = uint64_t{run.first_page} + run.page_count - 1;
+    for (uint64_t chunk = run.first_page / (kChunk / kPage); chunk <= last / (kChunk / kPage);
+         ++chunk) {
+      take(chunk);
+    }
+  }
+  for (uint64_t chunk = 0; chunk < count; ++chunk) take(chunk);
+  return order;
+}
+
+absl::StatusOr<std::string> ReadVerified(int folder, absl::string_view digest, uint32_t index,
+                                         KeyedDigest* keyed) {
+  const auto bad = [&](const absl::Status& why) {
+    const std::string what =
+        absl::StrCat("chunk ", index, " (", absl::BytesToHexString(digest), ")");
+    // A chunk that is missing is a loss.
+    return absl::Status(absl::IsNotFound(why) ? absl::StatusCode::kDataLoss : why.code(),
+                        absl::StrCat(what, " ", why.message()));
+  };
+  absl::StatusOr<std::string> bytes = ChunkStore::Read(folder, digest);
+  if (!bytes.ok()) return bad(bytes.status());
+  if (bytes->size() < kChunk) {
+    return bad(absl::DataLossError(
+        absl::StrCat("is truncated: it has ", bytes->size(), " of ", kChunk, " bytes")));
+  }
+  if (!SameDigest(Raw(keyed->Of(*bytes)), digest)) {
+    return bad(absl::DataLossError("is altered, or another tenant's: its digest is another"));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+bool IsZero(absl::string_view bytes) {
+  return bytes.empty() ||
+         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+absl::Status ForEachDataChunk(
+    int file, uint64_t bytes,
+    const std::function<absl::Status(uint64_t, absl::string_view)>& take) {
+  struct stat info = {};
+  if (fstat(file, &info) != 0) return ErrnoStatus("stat a saved memory");
+  if (static_cast<uint64_t>(info.st_size) != bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the saved memory has ", info.st_size, " bytes, not ", bytes));
+  }
+  std::string buffer(kChunk, '\0');
+  uint64_t at = 0;
+  while (at < bytes) {
+    const off_t data = lseek(file, static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0 && errno == ENXIO) break;  // Nothing but a hole up to the end.
+    // A file system that knows no holes answers EINVAL: then all is data.
+    if (data >= 0) at = static_cast<uint64_t>(data) / kChunk * kChunk;
+    const size_t size = std::min<uint64_t>(kChunk, bytes - at);
+    RETURN_IF_ERROR(ReadAt(file, at, size, buffer.data()));
+    const absl::string_view chunk = absl::string_view(buffer).substr(0, size);
+    if (!IsZero(chunk)) RETURN_IF_ERROR(take(at / kChunk, chunk));
+    at += size;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadWhole(int file, size_t limit) {
+  struct stat info = {};
+  if (fstat(file, &info) != 0) return ErrnoStatus("stat a saved state");
+  if (info.st_size <= 0 || static_cast<uint64_t>(info.st_size) > limit) {
+    return absl::InvalidArgumentError(absl::StrCat("the saved state has ", info.st_size,
+                                                   " bytes; 1 to ", limit, " are possible"));
+  }
+  std::string bytes(static_cast<size_t>(info.st_size), '\0');
+  RETURN_IF_ERROR(ReadAt(file, 0, bytes.size(), bytes.data()));
+  return bytes;
+}
+
+absl::StatusOr<UniqueFd> LoadMemory(const ChunkStore& chunks, const std::string& tenant,
+                                    const TenantKeys& keys,
+                                    const hearth::snapshot::v1::Memory& manifest,
+                                    const WorkingSet& working_set) {
+  ASSIGN_OR_RETURN(UniqueFd file, NewMemfd("hearth-memory", manifest.bytes()));
+  const std::vector<uint32_t> order = OrderOf(manifest, working_set);
+  if (!order.empty()) {
+    absl::StatusOr<UniqueFd> folder = chunks.OpenTenant(tenant);
+    if (absl::IsNotFound(folder.status())) {
+      return absl::DataLossError("the tenant's chunks are missing");
+    }
+    RETURN_IF_ERROR(folder.status());
+    KeyedDigest keyed(keys.content);
+    const auto digest_of = [&](size_t place) {
+      return absl::string_view(manifest.chunks())
+          .substr(order[place] * limits::kSnapshotDigestBytes, limits::kSnapshotDigestBytes);
+    };
+    size_t asked = 0;
+    for (size_t place = 0; place < order.size(); ++place) {
+      if (asked <= place + kPrefetchedChunks / 2) {
+        const size_t end = std::min(order.size(), place + kPrefetchedChunks);
+        for (; asked < end; ++asked) ChunkStore::Prefetch(folder->get(), digest_of(asked));
+      }
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       ReadVerified(folder->get(), digest_of(place), order[place], &keyed));
+      RETURN_IF_ERROR(WriteDataPages(file.get(), uint64_t{order[place]} * kChunk, bytes));
+    }
+  }
+  RETURN_IF_ERROR(Seal(file.get()));
+  return file;
+}
+
+absl::StatusOr<UniqueFd> SealedMemfd(const char* name, absl::string_view bytes) {
+  ASSIGN_OR_RETURN(UniqueFd file, NewMemfd(name, bytes.size()));
+  RETURN_IF_ERROR(WriteAt(file.get(), 0, bytes));
+  RETURN_IF_ERROR(Seal(file.get()));
+  return file;
+}
+
+}  // namespace hearth::control
