@@ -117,6 +117,7 @@ void AlterOwn(v1::SavedDevices& saved, FuzzedDataProvider& input) {
 // Any change of the bytes, as far as they still are a message.
 void AlterBytes(v1::SavedDevices& saved, FuzzedDataProvider& input) {
   std::string bytes = saved.SerializeAsString();
+  if (bytes.empty()) return;
   const size_t at = input.ConsumeIntegralInRange<size_t>(0, bytes.size() - 1);
   const auto byte = static_cast<char>(input.ConsumeIntegral<uint8_t>());
   switch (input.ConsumeIntegralInRange<int>(0, 3)) {
