@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/agent.h"
 
-#include <fcntl.h>
-#include <sys/epoll.h>
-#include <unistd.h>
-
-#include <array>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,7 +13,6 @@ using agent::v1::Reply;
 
 namespace {
 
-constexpr size_t kReadBytes = 128 * 1024;
 constexpr uint32_t kDefaultOpenFiles = 1024;
 
 }  // namespace
@@ -27,29 +21,26 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Machi
   ASSIGN_OR_RETURN(std::unique_ptr<EventLoop> loop, EventLoop::Create());
   ASSIGN_OR_RETURN(Cgroup cgroup, Cgroup::Create(options.cgroup_path));
   RETURN_IF_ERROR(cgroup.DelegateControllers());
-  if (fcntl(options.connection.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl");
+  HostConnectionOptions connection = std::move(options.connection);
   std::unique_ptr<Agent> agent(
       new Agent(std::move(options), machine, std::move(loop), std::move(cgroup)));
   Agent* const raw = agent.get();
   ASSIGN_OR_RETURN(raw->supervisor_, Supervisor::Create(raw->loop_.get(), &raw->cgroup_));
   raw->context_.supervisor = raw->supervisor_.get();
-  RETURN_IF_ERROR(
-      raw->loop_->Add(raw->connection_.get(), EPOLLIN, [raw](uint32_t) { raw->ReadConnection(); }));
+  ASSIGN_OR_RETURN(raw->connection_,
+                   HostConnection::Create(raw->loop_.get(), std::move(connection), raw));
+  raw->context_.mux = raw->connection_->mux();
   return agent;
 }
 
 Agent::Agent(AgentOptions options, Machine* machine, std::unique_ptr<EventLoop> loop, Cgroup cgroup)
     : machine_(machine),
       loop_(std::move(loop)),
-      connection_(std::move(options.connection)),
       runtime_api_port_(options.runtime_api_port),
-      cgroup_(std::move(cgroup)) {
-  mux_ = std::make_unique<wire::Mux>(wire::MuxOptions{.side = wire::MuxSide::kAgent,
-                                                      .build = HEARTH_VERSION,
-                                                      .boot_id = std::move(options.boot_id)},
-                                     this);
+      cgroup_(std::move(cgroup)),
+      snapshots_(&context_, machine, &cgroup_) {
+  instance_.boot_id = std::move(options.boot_id);
   context_.loop = loop_.get();
-  context_.mux = mux_.get();
   context_.streams = &streams_;
   context_.logs = &logs_;
   context_.instance = &instance_;
@@ -66,52 +57,24 @@ Agent::~Agent() {
 absl::Status Agent::Run() {
   while (true) {
     FlushLogs();
-    WriteConnection();
-    RETURN_IF_ERROR(ended_);
-    if (shut_down_ && mux_->output().empty()) return absl::OkStatus();
+    if (logs_.empty() && events_.empty()) snapshots_.LogsFlushed();
+    connection_->Flush();
+    RETURN_IF_ERROR(connection_->status());
+    if (shut_down_ && context_.mux->output().empty()) return absl::OkStatus();
     RETURN_IF_ERROR(loop_->RunOnce());
   }
 }
 
-void Agent::ReadConnection() {
-  std::array<char, kReadBytes> buffer;
-  const ssize_t got = read(connection_.get(), buffer.data(), buffer.size());
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got < 0) {
-    ended_ = ErrnoStatus("read from the host");
-  } else if (got == 0) {
-    ended_ = absl::UnavailableError("the host closed the connection");
-  } else {
-    ended_ = mux_->Receive({buffer.data(), static_cast<size_t>(got)});
-  }
-}
-
-void Agent::WriteConnection() {
-  while (!mux_->output().empty()) {
-    const absl::string_view output = mux_->output();
-    const ssize_t count = write(connection_.get(), output.data(), output.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EAGAIN) break;
-    if (count < 0) {
-      ended_ = ErrnoStatus("write to the host");
-      return;
-    }
-    mux_->ConsumeOutput(static_cast<size_t>(count));
-    FlushLogs();
-  }
-  loop_->Modify(connection_.get(),
-                mux_->output().empty() ? uint32_t{EPOLLIN} : uint32_t{EPOLLIN | EPOLLOUT});
-}
-
 void Agent::FlushLogs() {
-  if (!mux_->ready()) return;
+  wire::Mux* const mux = context_.mux;
+  if (!mux->ready()) return;
   while (!events_.empty()) {
-    if (!mux_->SendEvent(events_.front()).ok()) return;
+    if (!mux->SendEvent(events_.front()).ok()) return;
     events_.pop_front();
   }
   // Nothing is taken from the buffer that the connection has no room for.
-  while (!logs_.empty() && mux_->output().size() < wire::kMuxOutputBytes) {
-    if (!mux_->SendEvent(logs_.TakeEvent()).ok()) return;
+  while (!logs_.empty() && mux->output().size() < wire::kMuxOutputBytes) {
+    if (!mux->SendEvent(logs_.TakeEvent()).ok()) return;
   }
 }
 
@@ -120,11 +83,11 @@ void Agent::SendEvent(agent::v1::Event event) {
   FlushLogs();
 }
 
-void Agent::OnReady(const agent::v1::Hello&, uint32_t) {}
+void Agent::OnReady(const agent::v1::Hello&, uint32_t) { connection_->Established(); }
 
 void Agent::OnStreamData(uint32_t stream_id, absl::string_view data) {
   auto it = streams_.find(stream_id);
-  if (it == streams_.end()) return mux_->AbortStream(stream_id, "no one reads this stream");
+  if (it == streams_.end()) return context_.mux->AbortStream(stream_id, "no one reads this stream");
   it->second->OnData(data);
 }
 
@@ -146,6 +109,9 @@ void Agent::OnCall(Call call) {
     return context_.ReplyError(
         call.id(), absl::FailedPreconditionError("ConfigureInstance has to come first"));
   }
+  if (const absl::Status status = snapshots_.Allows(call.command_case()); !status.ok()) {
+    return context_.ReplyError(call.id(), status);
+  }
   switch (call.command_case()) {
     case Call::kConfigureInstance:
       return HandleConfigure(call.id(), call.configure_instance());
@@ -166,7 +132,9 @@ void Agent::OnCall(Call call) {
     case Call::kShutdown:
       return HandleShutdown(call.id());
     case Call::kPrepareSnapshot:
+      return snapshots_.Prepare(call.id(), call.prepare_snapshot(), api_.get(), stdio_.get());
     case Call::kRestoreInstance:
+      return snapshots_.Restore(call.id(), call.restore_instance());
     case Call::COMMAND_NOT_SET:
       break;  // The multiplexer lets none through.
   }
@@ -178,6 +146,7 @@ absl::Status Agent::Configure(const agent::v1::ConfigureInstance& configure) {
   ASSIGN_OR_RETURN(ConfiguredMachine machine, machine_->Configure(configure));
   RETURN_IF_ERROR(cgroup_.SetLimits(machine.limits));
   instance_.sandbox.root = std::move(machine.user_root);
+  instance_.sandbox.boot_id_file = std::move(machine.boot_id_file);
   const uint32_t files = configure.limits().open_files();
   instance_.sandbox.open_files = files == 0 ? kDefaultOpenFiles : files;
   instance_.environment = {configure.environment().begin(), configure.environment().end()};

@@ -11,24 +11,25 @@
 #include "agent/api_runtime.h"
 #include "agent/cgroup.h"
 #include "agent/context.h"
+#include "agent/host_connection.h"
 #include "agent/machine.h"
 #include "agent/process_service.h"
+#include "agent/snapshot.h"
 #include "agent/stdio_runtime.h"
-#include "vmm/base/unique_fd.h"
 #include "wire/mux.h"
 
 namespace hearth::agent {
 
 struct AgentOptions {
-  UniqueFd connection;      // To the host; a stream in both directions.
+  HostConnectionOptions connection;
   std::string cgroup_path;  // Made here; holds all user code.
   uint16_t runtime_api_port = kRuntimeApiPort;
   std::string boot_id = {};
 };
 
-// One connection's life: says Hello, answers the host's calls until the connection ends or
-// Shutdown.
-class Agent : public wire::MuxDelegate {
+// Says Hello and answers the host's calls until the connection ends or Shutdown. While the instance
+// is parked for a snapshot the connection may break: then the agent dials again.
+class Agent : public HostConnectionOwner {
  public:
   // `machine` outlives the agent.
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Machine* machine);
@@ -44,10 +45,13 @@ class Agent : public wire::MuxDelegate {
   void OnStreamEnd(uint32_t stream_id, bool aborted, absl::string_view reason) override;
   void OnStreamWritable(uint32_t stream_id) override;
 
+  std::string BootId() const override { return instance_.boot_id; }
+  bool ExpectsBreak() const override { return snapshots_.parked() && !shutting_down_; }
+  void OnNewMux(wire::Mux* mux) override { context_.mux = mux; }
+  void OnWritten() override { FlushLogs(); }
+
  private:
   Agent(AgentOptions options, Machine* machine, std::unique_ptr<EventLoop> loop, Cgroup cgroup);
-  void ReadConnection();
-  void WriteConnection();
   void FlushLogs();
   void SendEvent(agent::v1::Event event);
 
@@ -60,22 +64,21 @@ class Agent : public wire::MuxDelegate {
 
   Machine* const machine_;
   std::unique_ptr<EventLoop> loop_;
-  UniqueFd connection_;
   const uint16_t runtime_api_port_;
   Cgroup cgroup_;
   std::unique_ptr<Supervisor> supervisor_;
-  std::unique_ptr<wire::Mux> mux_;
+  std::unique_ptr<HostConnection> connection_;
   StreamHandlers streams_;
   LogBuffer logs_;
   std::deque<agent::v1::Event> events_;
   Instance instance_;
   Context context_;
+  SnapshotService snapshots_;
   std::unique_ptr<ProcessService> processes_;
   std::unique_ptr<StdioRuntime> stdio_;
   std::unique_ptr<ApiRuntime> api_;
   bool shutting_down_ = false;
   bool shut_down_ = false;
-  absl::Status ended_;
 };
 
 }  // namespace hearth::agent

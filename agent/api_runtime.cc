@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starting and ending the runtime; its invocations are in api_invocation.cc.
+// Starting and ending the runtime; its invocations are in api_invocation.cc, what goes on around a
+// snapshot in api_snapshot.cc.
 #include "agent/api_runtime.h"
 
 #include <utility>
@@ -24,7 +25,7 @@ SpawnRequest ApiRuntime::RuntimeRequest(const agent::v1::StartRuntime& start) co
       {"AWS_LAMBDA_FUNCTION_NAME", start.function_name()},
       {"AWS_LAMBDA_FUNCTION_VERSION", start.function_version()},
       {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", absl::StrCat(start.memory_mib())},
-      {"AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"},
+      {"AWS_LAMBDA_INITIALIZATION_TYPE", start.snapshot() ? "snap-start" : "on-demand"},
   };
   // A region is nothing to Hearth, but libraries look for one.
   if (context_->instance->environment.count("AWS_REGION") == 0 &&
@@ -97,6 +98,7 @@ void ApiRuntime::OnRuntimeIdle() {
     if (!init_failed_) FinishStart(nullptr);
     return;
   }
+  if (hooks_done_) return FinishHooks(nullptr);
   if (invocation_ != nullptr && invocation_->answered && !invocation_->over) {
     const UsageSnapshot end = TakeSnapshot(process_->cgroup());
     InvocationOver(&end, /*reusable=*/!process_->killed());
@@ -104,6 +106,7 @@ void ApiRuntime::OnRuntimeIdle() {
 }
 
 void ApiRuntime::OnInitError(FunctionError error) {
+  if (start_call_id_ == 0) return FailHooks(std::move(error));
   // Answered when nothing of it runs any more: RuntimeEnded.
   init_failed_ = true;
   init_error_ = std::move(error);
@@ -136,6 +139,12 @@ void ApiRuntime::RuntimeEnded(const ProcessExit& exit) {
   // From now on nothing of this runtime is heard; a response that was under way is cut.
   api_->RuntimeExited();
   if (starting) return;
+  if (hooks_done_) {
+    const FunctionError error =
+        hook_error_.has_value() ? *hook_error_ : ErrorOfExit(exit, "runtime");
+    hook_error_.reset();
+    return std::exchange(hooks_done_, nullptr)(&error);
+  }
   if (invocation_ == nullptr || invocation_->over || !invocation_->offered) {
     agent::v1::Event event;
     *event.mutable_runtime_exited()->mutable_exit() = exit;

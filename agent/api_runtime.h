@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "agent/api_payload.h"
@@ -26,8 +28,27 @@ class ApiRuntime : public RuntimeApiDelegate {
   void Invoke(uint64_t call_id, const agent::v1::Invoke& invoke);
   bool Cancel(const std::string& invocation_id);
 
+  // Around a snapshot; what comes in between is SnapshotService's. `done` is called once, perhaps
+  // at once; with an error when nothing of the runtime runs any more.
+  using HooksDone = std::function<void(const agent::v1::FunctionError* error)>;
+  bool alive() const { return process_ != nullptr; }
+  // It runs, and no start and no invocation is under way.
+  bool idle() const { return alive() && start_call_id_ == 0 && invocation_ == nullptr; }
+  // Only when idle(): the before-snapshot hooks, until the runtime is ready to be stopped.
+  void RunBeforeHooks(HooksDone done);
+  // The after-restore hooks, until the runtime waits for an invocation. `environment` as in
+  // RuntimeApi::Restore.
+  void RunAfterHooks(std::string environment, HooksDone done);
+  // While hooks run: they have failed, so the runtime is killed and `done` gets `error`.
+  void FailHooks(agent::v1::FunctionError error);
+  void FlushLogs();
+  agent::v1::ProcessUsage Usage() const;  // Only when alive().
+  void Kill();
+
   void OnRuntimeIdle() override;
+  void OnRuntimeSuspended() override;
   void OnInitError(agent::v1::FunctionError error) override;
+  void OnRestoreError(agent::v1::FunctionError error) override;
   void OnResponseBegin(const std::string& content_type) override;
   void OnResponseData(absl::string_view data) override;
   void OnResponseEnd(const agent::v1::FunctionError* error) override;
@@ -54,6 +75,7 @@ class ApiRuntime : public RuntimeApiDelegate {
   SpawnRequest RuntimeRequest(const agent::v1::StartRuntime& start) const;
   void AttachLogs(ProcessPipes pipes);
   void FinishStart(const agent::v1::FunctionError* error);
+  void FinishHooks(const agent::v1::FunctionError* error);
   void RuntimeEnded(const agent::v1::ProcessExit& exit);
   void PayloadArrived(bool aborted);
   void Offer();
@@ -71,6 +93,8 @@ class ApiRuntime : public RuntimeApiDelegate {
   EventLoop::TimerId init_timer_ = 0;
   agent::v1::FunctionError init_error_;
   bool init_failed_ = false;
+  HooksDone hooks_done_;  // While hooks run.
+  std::optional<agent::v1::FunctionError> hook_error_;
   Process* process_ = nullptr;  // Null when none runs.
   std::unique_ptr<LogPump> output_log_;
   std::unique_ptr<LogPump> error_log_;

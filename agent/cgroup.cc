@@ -40,6 +40,7 @@ void Cgroup::Remove() {
   if (!directory_) return;
   directory_.reset();
   events_.reset();
+  freezer_.reset();
   if (made_) rmdir(path_.c_str());
 }
 
@@ -81,6 +82,21 @@ absl::Status Cgroup::DelegateControllers() const {
 
 absl::Status Cgroup::Kill() { return WriteSmallFile(absl::StrCat(path_, "/cgroup.kill"), "1"); }
 
+absl::Status Cgroup::Freeze() {
+  const std::string path = absl::StrCat(path_, "/cgroup.freeze");
+  if (!freezer_) freezer_.reset(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!freezer_ || pwrite(freezer_.get(), "1", 1, 0) != 1) {
+    return ErrnoStatus(absl::StrCat("write ", path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::Thaw() {
+  if (!freezer_) return absl::OkStatus();
+  if (pwrite(freezer_.get(), "0", 1, 0) != 1) return ErrnoStatus("thaw a cgroup");
+  return absl::OkStatus();
+}
+
 std::string Cgroup::Read(absl::string_view file) const {
   absl::StatusOr<std::string> text = ReadSmallFile(absl::StrCat(path_, "/", file));
   return text.ok() ? *std::move(text) : std::string();
@@ -89,6 +105,11 @@ std::string Cgroup::Read(absl::string_view file) const {
 bool Cgroup::populated() const {
   absl::StatusOr<std::string> text = ReadSmallFd(events_.get());
   return text.ok() && NumberAfter(*text, "populated") != 0;
+}
+
+bool Cgroup::frozen() const {
+  absl::StatusOr<std::string> text = ReadSmallFd(events_.get());
+  return text.ok() && NumberAfter(*text, "frozen") != 0;
 }
 
 Cgroup::CpuTime Cgroup::cpu_time() const {

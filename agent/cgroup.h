@@ -44,9 +44,15 @@ class Cgroup {
 
   // Kills every process in it, also those that are being forked (cgroup.kill).
   absl::Status Kill();
-  // EPOLLPRI on this descriptor says that populated() may have changed (cgroup-v2: cgroup.events).
+  // Stops every process in it and below, or lets them go on (cgroup.freeze). It takes a moment:
+  // frozen() tells when nothing runs any more. Killing works on frozen processes too.
+  absl::Status Freeze();
+  absl::Status Thaw();
+  // EPOLLPRI on this descriptor says that populated() or frozen() may have changed (cgroup-v2:
+  // cgroup.events).
   int events_fd() const { return events_.get(); }
   bool populated() const;
+  bool frozen() const;
 
   struct CpuTime {
     uint64_t user_ns = 0;
@@ -67,6 +73,7 @@ class Cgroup {
   bool made_ = true;
   UniqueFd directory_;
   UniqueFd events_;
+  UniqueFd freezer_;  // Kept from Freeze() on, so that Thaw() is one system call.
 };
 
 }  // namespace hearth::agent

@@ -22,9 +22,10 @@ namespace hearth::agent {
 inline constexpr char kTaskRoot[] = "/var/task";
 inline constexpr char kRuntimeDirectory[] = "/var/runtime";
 
-// Who this instance is, from ConfigureInstance.
+// Who this instance is, from ConfigureInstance and RestoreInstance.
 struct Instance {
   bool configured = false;
+  std::string boot_id;  // What Hello tells.
   Sandbox sandbox;
   std::map<std::string, std::string> environment;
 };
@@ -33,7 +34,8 @@ using EnvironmentMap = std::map<std::string, std::string>;
 
 struct Context {
   EventLoop* loop = nullptr;
-  wire::Mux* mux = nullptr;
+  wire::Mux* mux =
+      nullptr;  // Another one after the connection was made anew; no stream is open then.
   Supervisor* supervisor = nullptr;
   StreamHandlers* streams = nullptr;
   LogBuffer* logs = nullptr;

@@ -135,8 +135,9 @@ void HttpConnection::Respond(int status, const HttpHeaders& headers,
   body_ = body != nullptr ? std::move(body) : std::make_shared<const std::string>();
   head_ = absl::StrCat("HTTP/1.1 ", status, " ", ReasonPhrase(status), "\r\n");
   for (const auto& [name, value] : headers) absl::StrAppend(&head_, name, ": ", value, "\r\n");
-  absl::StrAppend(&head_, "Content-Length: ", body_->size(), "\r\n",
-                  keep_alive_ ? "" : "Connection: close\r\n", "\r\n");
+  // RFC 9110, 8.6: a 204 has none.
+  if (status != 204) absl::StrAppend(&head_, "Content-Length: ", body_->size(), "\r\n");
+  absl::StrAppend(&head_, keep_alive_ ? "" : "Connection: close\r\n", "\r\n");
   written_ = 0;
   reading_ = true;
   if (message_ended_ && phase_ == Phase::kWaiting) {

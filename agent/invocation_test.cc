@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Invocations on both interfaces, with real programs on this machine.
-#include <stdlib.h>
-#include <sys/stat.h>
-
 #include <catch2/catch.hpp>
-#include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "agent/testing/test_host.h"
+#include "agent/testing/function.h"
 
 namespace hearth::agent {
 namespace {
@@ -17,98 +13,6 @@ using agent::v1::Call;
 using agent::v1::InvocationResult;
 using agent::v1::Reply;
 using agent::v1::StartRuntime;
-
-// A folder that user code can read, gone at the end.
-struct Folder {
-  Folder() {
-    char name[] = "/tmp/hearth-function-XXXXXX";
-    path = mkdtemp(name);
-    chmod(path.c_str(), 0755);
-  }
-  ~Folder() { REQUIRE(system(absl::StrCat("rm -r ", path).c_str()) == 0); }
-  std::string Add(const std::string& name, const std::string& text) const {
-    const std::string file = absl::StrCat(path, "/", name);
-    std::ofstream(file) << text;
-    chmod(file.c_str(), 0755);
-    return file;
-  }
-  std::string path;
-};
-
-struct Invoked {
-  InvocationResult result;
-  std::string response;
-  bool aborted = false;
-};
-
-// A function on an agent: StartRuntime done, ready to be invoked.
-class Function {
- public:
-  Function(StartRuntime::Interface interface, std::vector<std::string> arguments,
-           std::string handler = "", std::string task_root = "/tmp",
-           uint64_t max_response_bytes = 0, int64_t init_timeout_ms = 10'000) {
-    agent.Configure();
-    StartRuntime* const start = call_.mutable_start_runtime();
-    start->set_interface(interface);
-    for (const std::string& argument : arguments) start->mutable_process()->add_arguments(argument);
-    start->mutable_process()->set_working_directory(task_root);
-    (*start->mutable_process()->mutable_environment())["LAMBDA_TASK_ROOT"] = task_root;
-    start->set_handler(handler);
-    start->set_init_timeout_ms(init_timeout_ms);
-    start->set_max_response_bytes(max_response_bytes);
-    started = Start();
-  }
-  agent::v1::RuntimeStarted Start() {
-    const Reply reply = host().Call(call_);
-    INFO(reply.error().message());
-    REQUIRE(reply.has_runtime_started());
-    return reply.runtime_started();
-  }
-  TestHost& host() { return agent.host(); }
-
-  struct Pending {
-    uint64_t call_id = 0;
-    uint32_t request = 0;
-    uint32_t response = 0;
-  };
-  Pending Send(const std::string& id, const std::string& payload, int64_t timeout_ms = 30'000,
-               const std::string& content_type = "") {
-    Pending pending{.request = host().NewStream(), .response = host().NewStream()};
-    Call call;
-    agent::v1::Invoke* const invoke = call.mutable_invoke();
-    invoke->set_invocation_id(id);
-    invoke->set_timeout_ms(timeout_ms);
-    invoke->set_deadline_unix_ms(1'900'000'000'000);
-    invoke->set_request_stream(pending.request);
-    invoke->set_response_stream(pending.response);
-    invoke->set_content_type(content_type);
-    pending.call_id = host().Send(call);
-    host().Write(pending.request, payload);
-    return pending;
-  }
-  Invoked Finish(const Pending& pending) {
-    const Reply reply = host().WaitReply(pending.call_id);
-    INFO(reply.error().message());
-    REQUIRE(reply.has_invocation_result());
-    Invoked invoked;
-    invoked.result = reply.invocation_result();
-    invoked.response = host().ReadAll(pending.response);
-    invoked.aborted = host().aborted(pending.response);
-    // A response is whole if and only if the invocation succeeded.
-    REQUIRE(invoked.aborted == (invoked.result.outcome() != agent::v1::OUTCOME_SUCCEEDED));
-    return invoked;
-  }
-  Invoked Invoke(const std::string& id, const std::string& payload, int64_t timeout_ms = 30'000,
-                 const std::string& content_type = "") {
-    return Finish(Send(id, payload, timeout_ms, content_type));
-  }
-
-  TestAgent agent;
-  agent::v1::RuntimeStarted started;
-
- private:
-  Call call_;
-};
 
 TEST_CASE(
     "stdio: the payload is stdin, the response stdout, stderr is logged with the request id") {
@@ -173,10 +77,6 @@ TEST_CASE("stdio: one invocation at a time, and a cancelled one ends") {
   const Invoked cancelled = function.Finish(pending);
   REQUIRE(cancelled.result.error().type() == "Runtime.Cancelled");
   REQUIRE_FALSE(cancelled.result.reusable());
-}
-
-std::vector<std::string> Python() {
-  return {"/usr/bin/python3", "-B", absl::StrCat(HEARTH_PYTHON_RUNTIME, "/bootstrap.py")};
 }
 
 TEST_CASE("runtime api: a Python handler answers, warm, with its own figures and logs") {

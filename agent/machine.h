@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/cgroup.h"
+#include "agent/identity.h"
 #include "hearth/agent/v1/agent.pb.h"
 
 namespace hearth::agent {
@@ -14,6 +15,8 @@ namespace hearth::agent {
 struct ConfiguredMachine {
   std::string user_root;  // Empty: the agent's own (tests).
   CgroupLimits limits;    // Of all user code together.
+  // Holds the boot id that user code is to see; empty (tests): the kernel's own.
+  std::string boot_id_file;
 };
 
 // Each program has a shim, which is not the user's to count.
@@ -28,6 +31,10 @@ class Machine {
   virtual absl::StatusOr<ConfiguredMachine> Configure(
       const agent::v1::ConfigureInstance& configure) = 0;
 
+  // Makes a restored machine one of its own: the kernel's generator, clock, host name, machine id
+  // and boot id, which it returns. `restore` is checked already.
+  virtual absl::StatusOr<std::string> Restore(const agent::v1::RestoreInstance& restore) = 0;
+
   // Syncs and resets. The real one does not return.
   virtual void Reset() = 0;
 };
@@ -37,7 +44,11 @@ class GuestMachine : public Machine {
  public:
   absl::StatusOr<ConfiguredMachine> Configure(
       const agent::v1::ConfigureInstance& configure) override;
+  absl::StatusOr<std::string> Restore(const agent::v1::RestoreInstance& restore) override;
   void Reset() override;
+
+ private:
+  Identity identity_;
 };
 
 // The limits that the host asks for; for what it leaves open: all memory but a reserve for kernel

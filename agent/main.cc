@@ -48,7 +48,9 @@ absl::Status Serve(GuestMachine* machine) {
   AgentOptions options;
   options.cgroup_path = absl::StrCat(kCgroupMount, "/user");
   options.boot_id = std::string(absl::StripAsciiWhitespace(boot_id));
-  ASSIGN_OR_RETURN(options.connection, Connect(transport));
+  options.connection.dial = [transport] { return Connect(transport); };
+  options.connection.say = Say;
+  ASSIGN_OR_RETURN(options.connection.socket, Connect(transport));
   ASSIGN_OR_RETURN(std::unique_ptr<Agent> agent, Agent::Create(std::move(options), machine));
   return agent->Run();
 }

@@ -158,6 +158,7 @@ absl::Status MountUserRoot(const agent::v1::ConfigureInstance& configure, uint64
                                        "/upper,workdir=", writable, "/work")));
   RETURN_IF_ERROR(EnsureDirectory(root + "/proc", 0555));
   RETURN_IF_ERROR(MakeDirectory(root + "/tmp", 01777));
+  RETURN_IF_ERROR(EnsureDirectory(root + "/etc", 0755));
   RETURN_IF_ERROR(EnsureDirectory(root + "/var", 0755));
   RETURN_IF_ERROR(MakeDirectory(root + "/var/tmp", 01777));
   RETURN_IF_ERROR(EnsureDirectory(root + kTaskRoot, 0755));

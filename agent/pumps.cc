@@ -57,6 +57,13 @@ void LogPump::Drain() {
   }
 }
 
+void LogPump::Flush() {
+  Drain();
+  splitter_.Finish([this](absl::string_view text, bool cut) {
+    buffer_->Append(source_, request_id_, text, cut);
+  });
+}
+
 bool LogPump::ReadOnce(size_t* count) {
   if (!pipe_) return false;
   std::array<char, kReadBytes> buffer;

@@ -48,6 +48,9 @@ class LogPump {
   // Takes what lies in the pipe, without waiting and at most kMaxDrainBytes.
   void Drain();
 
+  // As Drain(), and a line that has no newline yet ends here: nothing of it stays.
+  void Flush();
+
  private:
   static constexpr size_t kMaxDrainBytes = 128 * 1024;
   bool ReadOnce(size_t* count);  // False when there is nothing (more).

@@ -29,7 +29,14 @@ class FakeApi(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
+        self.server.gets.put(self.path.removeprefix("/2018-06-01/runtime/"))
+        if self.path.endswith("/restore/next"):
+            return self.answer(200, self.server.environment)
         invocation = self.server.events.get()
+        if invocation == "snapshot":
+            self.server.offered = self.headers["Hearth-Runtime-Snapshot"]
+            self.send_response(204)
+            return self.end_headers()
         if invocation is None:
             self.close_connection = True
             return
@@ -48,11 +55,17 @@ class FakeApi(http.server.BaseHTTPRequestHandler):
 
 
 class RuntimeTest(unittest.TestCase):
-    def run_function(self, source, events=(), handler="function.handler", files=None, limit=1 << 30, environment=None):
+    def run_function(self, source, events=(), handler="function.handler", files=None, limit=1 << 30, environment=None,
+                     restored=b""):
         """Runs the code with these events; (posts, stdout, stderr, exit status)."""
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeApi)
         server.events, server.posts, server.limit = queue.Queue(), queue.Queue(), limit
-        for number, (payload, headers) in enumerate(events):
+        server.gets, server.environment = queue.Queue(), restored
+        for number, event in enumerate(events):
+            if event == "snapshot":
+                server.events.put(event)
+                continue
+            payload, headers = event
             base = {"Lambda-Runtime-Aws-Request-Id": f"id-{number}",
                     "Lambda-Runtime-Deadline-Ms": str(int(time.time() * 1000) + 60_000)}
             server.events.put((payload, {**base, **headers}.items()))
@@ -70,6 +83,7 @@ class RuntimeTest(unittest.TestCase):
                      "LAMBDA_TASK_ROOT": task_root, "LANG": "C.UTF-8", **(environment or {})})
         server.shutdown()
         server.server_close()
+        self.gets = list(server.gets.queue)
         return list(server.posts.queue), process.stdout, process.stderr, process.returncode
 
     def one(self, source, payload=b"{}", headers=None, **more):
@@ -189,9 +203,145 @@ class RuntimeTest(unittest.TestCase):
         for handler in ("pkg.mod.h", "pkg/mod.h"):
             self.assertEqual(json.loads(self.one("", handler=handler, files=files)[2]), "own")
 
+    def test_hooks_run_around_a_snapshot_in_their_orders_and_see_the_environment(self):
+        source = """
+            import os
+            from hearth_snapshot import after_restore, before_snapshot, register_after_restore
+            from snapshot_restore_py import register_before_snapshot
+            done = []
+            @before_snapshot
+            def first(): done.append("before 1")
+            register_before_snapshot(done.append, "before 2")
+            @after_restore
+            def restored(): done.append("after 1 " + os.environ["SECRET"] + os.environ["OLD"])
+            register_after_restore(lambda text, end: done.append(text + end), "after", end=" 2")
+            def handler(event, context): return done + [os.environ["SECRET"]]
+        """
+        posts, stdout, stderr, _ = self.run_function(source, ["snapshot", (b"1", {})], environment={"OLD": "old"},
+                                                     restored=b"SECRET=a=\xc3\xa9\n\0OLD=new\0")
+        self.assertEqual(posts[0][0], "invocation/id-1/response", stderr)
+        self.assertEqual(json.loads(posts[0][2]), ["before 2", "before 1", "after 1 a=é\nnew", "after 2", "a=é\n"])
+        self.assertEqual(self.gets[:3], ["invocation/next", "restore/next", "invocation/next"])
+
+    def test_a_function_without_hooks_is_snapshotted_too_and_more_than_once(self):
+        source = "n = 0\ndef handler(e, c):\n global n\n n += 1\n return n"
+        posts, _, _, _ = self.run_function(source, ["snapshot", (b"1", {}), "snapshot", "snapshot", (b"1", {})])
+        self.assertEqual([json.loads(p[2]) for p in posts], [1, 2])
+
+    def test_the_real_packages_registry_counts_when_the_function_brings_it(self):
+        files = {"snapshot_restore_py/__init__.py": "hooks = []\ndef register_after_restore(f, *a, **k):\n hooks.append((f, a, k))\n"
+                                                    "def get_after_restore(): return hooks\ndef get_before_snapshot(): return []\n"}
+        source = """
+            import snapshot_restore_py, hearth_snapshot
+            done = []
+            snapshot_restore_py.register_after_restore(done.append, "theirs")
+            hearth_snapshot.register_after_restore(done.append, "ours")
+            def handler(event, context): return done
+        """
+        posts, _, stderr, _ = self.run_function(source, ["snapshot", (b"1", {})], files=files)
+        self.assertEqual(sorted(json.loads(posts[0][2])), ["ours", "theirs"], stderr)
+
+    def test_a_hook_that_raises_is_reported_and_ends_the_runtime(self):
+        for moment, path, expected in (("before_snapshot", "init/error", "Runtime.BeforeSnapshotError"),
+                                       ("after_restore", "restore/error", "Runtime.AfterRestoreError")):
+            for statement in ("raise KeyError('k')", "import sys; sys.exit(0)"):
+                source = f"""
+                    import hearth_snapshot
+                    @hearth_snapshot.{moment}
+                    def hook():
+                        {statement}
+                    def handler(event, context): pass
+                """
+                posts, _, stderr, status = self.run_function(source, ["snapshot", (b"1", {})])
+                self.assertEqual(([p[0] for p in posts], status), ([path], 1))
+                report = json.loads(posts[0][2])
+                self.assertEqual(report["errorType"], expected)
+                self.assertEqual(posts[0][1]["Lambda-Runtime-Function-Error-Type"], expected)
+                self.assertIn(expected, stderr)
+                self.assertEqual(len(report["stackTrace"]), 1)
+                self.assertIn("in hook", report["stackTrace"][0])
+
+    def test_generators_have_other_states_after_a_restore(self):
+        # What a second instance of the same snapshot would draw is what is drawn from the state that was saved.
+        source = """
+            import random, tempfile, uuid
+            from hearth_snapshot import after_restore, before_snapshot
+            random.seed(1)
+            names = tempfile._get_candidate_names()
+            node = uuid.getnode()
+            @before_snapshot
+            def save():
+                global saved
+                saved = random.getstate(), names.rng.getstate()
+            @after_restore
+            def compare():
+                global fresh
+                fresh = [random.getstate() != saved[0], tempfile._get_candidate_names().rng.getstate() != saved[1],
+                         uuid.getnode() != node, uuid.uuid1() != uuid.uuid1(), uuid.uuid1().version == 1]
+            def handler(event, context): return fresh
+        """
+        posts, _, stderr, _ = self.run_function(source, ["snapshot", (b"1", {})])
+        self.assertEqual(json.loads(posts[0][2]), [True] * 5, stderr)
+
+    def test_openssl_reseeds_after_a_restore_and_its_threads_generators_follow(self):
+        # EVP_RAND-CTR_DRBG(7): reseed_counter counts the seedings of a generator.
+        counters = """
+            import ctypes, os
+            class Param(ctypes.Structure):
+                _fields_ = [("key", ctypes.c_char_p), ("type", ctypes.c_uint), ("data", ctypes.c_void_p),
+                            ("size", ctypes.c_size_t), ("returned", ctypes.c_size_t)]
+            def counters(crypto):
+                found = []
+                for name in ("RAND_get0_primary", "RAND_get0_public"):
+                    get = getattr(crypto, name)
+                    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+                    crypto.EVP_RAND_CTX_get_params.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+                    value = ctypes.c_uint()
+                    params = (Param * 2)(Param(b"reseed_counter", 2, ctypes.addressof(value), 4, 0))
+                    assert crypto.EVP_RAND_CTX_get_params(get(None), params) == 1
+                    found.append(value.value)
+                return found
+        """
+        by_ssl = "import ssl\ncrypto = ctypes.CDLL('libcrypto.so.3')\ndraw = lambda: ssl.RAND_bytes(8)\n"
+        by_ctypes = "crypto = ctypes.CDLL('libcrypto.so.3')\ndraw = lambda: crypto.RAND_bytes(ctypes.create_string_buffer(8), 8)\n"
+        for load in (by_ssl, by_ctypes):
+            source = "from counters import *\n" + load + textwrap.dedent("""
+                from hearth_snapshot import after_restore, before_snapshot
+                @before_snapshot
+                def save():
+                    global before
+                    draw()
+                    before = counters(crypto)
+                @after_restore
+                def compare():
+                    global after
+                    after = counters(crypto)
+                    draw()
+                    after += counters(crypto)
+                def handler(event, context): return [before, after]
+            """)
+            posts, _, stderr, _ = self.run_function(source, ["snapshot", (b"1", {})], files={"counters.py": counters})
+            self.assertEqual(posts[0][0], "invocation/id-1/response", stderr)
+            (primary, public), after = json.loads(posts[0][2])
+            self.assertEqual(after, [primary + 1, public, primary + 1, public + 1])
+
+    def test_a_restore_imports_nothing_that_the_function_did_not(self):
+        source = """
+            import sys
+            from hearth_snapshot import after_restore, before_snapshot
+            @before_snapshot
+            def save():
+                global before
+                before = set(sys.modules)
+            def handler(event, context): return sorted(set(sys.modules) - before)
+        """
+        posts, _, stderr, _ = self.run_function(source, ["snapshot", (b"1", {})])
+        self.assertEqual(json.loads(posts[0][2]), [], stderr)
+
     def test_start_up_imports_little(self):
         source = "import sys\ndef handler(e, c): return [m for m in e if m in sys.modules]"
-        heavy = ["http.client", "email", "ssl", "socket", "traceback", "urllib", "inspect", "typing", "asyncio"]
+        heavy = ["http.client", "email", "ssl", "socket", "traceback", "urllib", "inspect", "typing", "asyncio",
+                 "hearth_restore", "hearth_snapshot"]
         self.assertEqual(json.loads(self.one(source, json.dumps(heavy).encode())[2]), [])
 
 

@@ -51,17 +51,38 @@ void RuntimeApi::RuntimeExited() {
   Advance(RuntimeEvent::kExit);
   responder_ = nullptr;
   waiter_ = nullptr;
+  offer_pending_ = false;
   body_ = std::string();
   invocation_ = RuntimeInvocation();
   server_->CloseAll();
 }
 
 bool RuntimeApi::Offer(RuntimeInvocation invocation) {
-  if (!Advance(RuntimeEvent::kInvoke)) return false;
+  offer_pending_ = phase_ == RuntimePhase::kSuspended;
+  if (offer_pending_ ? !Restore("") : !Advance(RuntimeEvent::kInvoke)) return false;
   invocation_ = std::move(invocation);
   taken_ = false;
-  if (waiter_ != nullptr) ServeInvocation(std::exchange(waiter_, nullptr));
+  if (!offer_pending_ && waiter_ != nullptr) ServeInvocation(std::exchange(waiter_, nullptr));
   return true;
+}
+
+bool RuntimeApi::PrepareSnapshot() {
+  if (waiter_ == nullptr || waiter_->request().Header(kSnapshotHeader).empty()) return false;
+  if (!Advance(RuntimeEvent::kPrepare)) return false;
+  std::exchange(waiter_, nullptr)->Respond(204, {}, nullptr);
+  return true;
+}
+
+bool RuntimeApi::Restore(std::string environment) {
+  if (!Advance(RuntimeEvent::kRestore)) return false;
+  environment_ = std::move(environment);
+  if (waiter_ != nullptr) ServeRestore(std::exchange(waiter_, nullptr));
+  return true;
+}
+
+void RuntimeApi::ServeRestore(HttpConnection* connection) {
+  const bool takes_environment = !connection->request().Header(kSnapshotHeader).empty();
+  connection->Respond(200, {}, takes_environment ? Share(environment_) : nullptr);
 }
 
 void RuntimeApi::PauseResponse(bool paused) {
@@ -79,10 +100,12 @@ RuntimeApi::Target RuntimeApi::TargetOf(const HttpRequest& request) {
   absl::string_view path = request.path;
   if (!absl::ConsumePrefix(&path, kBase)) return {};
   if (request.method == "GET") {
+    if (path == "restore/next") return {Route::kRestoreNext, ""};
     return {path == "invocation/next" ? Route::kNext : Route::kNone, ""};
   }
   if (request.method != "POST") return {};
   if (path == "init/error") return {Route::kInitError, ""};
+  if (path == "restore/error") return {Route::kRestoreError, ""};
   if (!absl::ConsumePrefix(&path, "invocation/")) return {};
   const size_t slash = path.find('/');
   if (slash == absl::string_view::npos) return {};
@@ -122,8 +145,10 @@ void RuntimeApi::OnHeaders(HttpConnection* connection) {
       if (!IsCurrent(connection, target)) return;
       break;
     case Route::kInitError:
+    case Route::kRestoreError:
       break;
     case Route::kNext:
+    case Route::kRestoreNext:
       return;
   }
   error_bodies_[connection];
@@ -174,9 +199,8 @@ void RuntimeApi::OnMessageEnd(HttpConnection* connection) {
   if (connection == responder_) return FinishResponse(connection);
   const Target target = TargetOf(connection->request());
   if (target.route == Route::kNext) return HandleNext(connection);
-  if (target.route == Route::kError || target.route == Route::kInitError) {
-    return FinishError(connection, target.route);
-  }
+  if (target.route == Route::kRestoreNext) return HandleRestoreNext(connection);
+  if (error_bodies_.count(connection) > 0) return FinishError(connection, target.route);
   Refuse(connection, 403, "InvalidStateTransition", "the invocation has ended meanwhile");
 }
 
@@ -207,18 +231,18 @@ void RuntimeApi::FinishResponse(HttpConnection* connection) {
 void RuntimeApi::FinishError(HttpConnection* connection, Route route) {
   const std::string body = std::exchange(error_bodies_[connection], std::string());
   error_bodies_.erase(connection);
-  const bool init = route == Route::kInitError;
-  if (!Advance(init ? RuntimeEvent::kInitError : RuntimeEvent::kError)) {
+  const RuntimeEvent event = route == Route::kInitError      ? RuntimeEvent::kInitError
+                             : route == Route::kRestoreError ? RuntimeEvent::kRestoreError
+                                                             : RuntimeEvent::kError;
+  if (!Advance(event)) {
     return Refuse(connection, 403, "InvalidStateTransition",
                   absl::StrCat("no error is expected in state ", RuntimePhaseName(phase_)));
   }
   FunctionError error = ParseFunctionError(connection->request().Header(kTypeHeader), body);
   Accepted(connection);
-  if (init) {
-    delegate_->OnInitError(std::move(error));
-  } else {
-    delegate_->OnInvocationError(std::move(error));
-  }
+  if (event == RuntimeEvent::kInitError) return delegate_->OnInitError(std::move(error));
+  if (event == RuntimeEvent::kRestoreError) return delegate_->OnRestoreError(std::move(error));
+  delegate_->OnInvocationError(std::move(error));
 }
 
 void RuntimeApi::HandleNext(HttpConnection* connection) {
@@ -228,12 +252,31 @@ void RuntimeApi::HandleNext(HttpConnection* connection) {
         absl::StrCat("no invocation can be asked for in state ", RuntimePhaseName(phase_)));
   }
   if (phase_ == RuntimePhase::kInvoking) return ServeInvocation(connection);
-  if (waiter_ != nullptr) {
-    Refuse(waiter_, 403, "InvalidStateTransition", "the next invocation was asked for again");
+  if (std::exchange(offer_pending_, false)) {
+    Advance(RuntimeEvent::kInvoke);
+    return ServeInvocation(connection);
   }
-  waiter_ = connection;
+  WaitWith(connection);
+  environment_ = std::string();
   invocation_ = RuntimeInvocation();
   delegate_->OnRuntimeIdle();
+}
+
+void RuntimeApi::HandleRestoreNext(HttpConnection* connection) {
+  if (!Advance(RuntimeEvent::kRestoreNext)) {
+    return Refuse(connection, 403, "InvalidStateTransition",
+                  absl::StrCat("no restore is waited for in state ", RuntimePhaseName(phase_)));
+  }
+  // Its connection broke, and it asks again.
+  if (phase_ == RuntimePhase::kRestoring) return ServeRestore(connection);
+  WaitWith(connection);
+  delegate_->OnRuntimeSuspended();
+}
+
+void RuntimeApi::WaitWith(HttpConnection* connection) {
+  if (waiter_ != nullptr)
+    Refuse(waiter_, 403, "InvalidStateTransition", "this was asked for again");
+  waiter_ = connection;
 }
 
 void RuntimeApi::ServeInvocation(HttpConnection* connection) {

@@ -19,6 +19,9 @@ namespace hearth::agent {
 inline constexpr uint16_t kRuntimeApiPort = 9001;
 // Lambda's limit of a buffered response: 6 MiB and 100 bytes.
 inline constexpr uint64_t kMaxResponseBytes = 6 * 1024 * 1024 + 100;
+// Ours: with a GET of invocation/next, says that the runtime has hooks: when a snapshot is to come
+// the answer is 204. With restore/next, that it takes an environment.
+inline constexpr char kSnapshotHeader[] = "hearth-runtime-snapshot";
 inline constexpr size_t kMaxErrorBodyBytes = 256 * 1024;
 
 class RuntimeApiDelegate {
@@ -26,7 +29,11 @@ class RuntimeApiDelegate {
   virtual ~RuntimeApiDelegate() = default;
   // The runtime asked for its next invocation: initialisation, or an invocation, is over.
   virtual void OnRuntimeIdle() = 0;
+  // It asked for restore/next: initialisation, or its before-snapshot hooks, are over.
+  virtual void OnRuntimeSuspended() = 0;
+  // Of the initialisation or of a before-snapshot hook.
   virtual void OnInitError(agent::v1::FunctionError error) = 0;
+  virtual void OnRestoreError(agent::v1::FunctionError error) = 0;
   // A response: begin, data, end. A buffered one arrives whole, all three at once.
   virtual void OnResponseBegin(const std::string& content_type) = 0;
   virtual void OnResponseData(absl::string_view data) = 0;
@@ -58,8 +65,15 @@ class RuntimeApi : public HttpHandler {
   void RuntimeStarted(uint64_t max_response_bytes);
   // It has ended: all connections are closed.
   void RuntimeExited();
-  // Gives the runtime an invocation; only in kIdle.
+  // Gives the runtime an invocation; only in kIdle and kSuspended. A suspended runtime is told to
+  // go on first, and gets it when it asks for one.
   bool Offer(RuntimeInvocation invocation);
+  // Tells an idle runtime that a snapshot is to come, so that it calls its hooks and asks for
+  // restore/next. False when it has not said, with its request, that it has any.
+  bool PrepareSnapshot();
+  // Answers restore/next; only in kSuspended. `environment`, "NAME=value" ended by a NUL each, is
+  // for a runtime that knows the header kSnapshotHeader; to others an answer has no body.
+  bool Restore(std::string environment);
   // Whether `next` has answered with the current invocation.
   bool offered_was_taken() const { return taken_; }
 
@@ -73,7 +87,15 @@ class RuntimeApi : public HttpHandler {
   void OnClosed(HttpConnection* connection) override;
 
  private:
-  enum class Route { kNone, kNext, kInitError, kResponse, kError };
+  enum class Route {
+    kNone,
+    kNext,
+    kRestoreNext,
+    kInitError,
+    kRestoreError,
+    kResponse,
+    kError,
+  };
   struct Target {
     Route route = Route::kNone;
     std::string invocation_id;
@@ -85,6 +107,9 @@ class RuntimeApi : public HttpHandler {
               absl::string_view message);
   void Accepted(HttpConnection* connection);
   void HandleNext(HttpConnection* connection);
+  void HandleRestoreNext(HttpConnection* connection);
+  void ServeRestore(HttpConnection* connection);
+  void WaitWith(HttpConnection* connection);
   void BeginResponse(HttpConnection* connection);
   void FinishResponse(HttpConnection* connection);
   void FinishError(HttpConnection* connection, Route route);
@@ -97,7 +122,9 @@ class RuntimeApi : public HttpHandler {
   uint64_t max_response_bytes_ = kMaxResponseBytes;
   RuntimeInvocation invocation_;
   bool taken_ = false;
-  HttpConnection* waiter_ = nullptr;     // Asked for the next invocation.
+  HttpConnection* waiter_ = nullptr;     // Asked for the next invocation, or for restore/next.
+  bool offer_pending_ = false;           // `invocation_` waits for the end of the restore.
+  std::string environment_;              // What the restore brought.
   HttpConnection* responder_ = nullptr;  // Is sending the response.
   bool streaming_ = false;
   std::string body_;  // Of the responder, when it is not streaming.

@@ -20,7 +20,9 @@ using agent::v1::FunctionError;
 
 struct Recorder : RuntimeApiDelegate {
   void OnRuntimeIdle() override { ++idle; }
+  void OnRuntimeSuspended() override { ++suspended; }
   void OnInitError(FunctionError error) override { init_error = error; }
+  void OnRestoreError(FunctionError error) override { restore_error = error; }
   void OnResponseBegin(const std::string& type) override {
     ++begins;
     content_type = type;
@@ -35,11 +37,12 @@ struct Recorder : RuntimeApiDelegate {
   }
   void OnInvocationError(FunctionError error) override { invocation_error = error; }
   int idle = 0;
+  int suspended = 0;
   int begins = 0;
   int ends = 0;
   std::string content_type;
   std::string response;
-  std::optional<FunctionError> init_error, response_error, invocation_error;
+  std::optional<FunctionError> init_error, restore_error, response_error, invocation_error;
 };
 
 class Client {
@@ -383,6 +386,105 @@ TEST_CASE("runtime api: when the runtime exits its connections end, and another 
   f.api->RuntimeStarted(0);
   Client again = f.Invoked("id-2");
   REQUIRE(Is(again.Exchange(Post("invocation/id-2/response", "x")), 202, "OK"));
+}
+
+constexpr absl::string_view kRestoreNext =
+    "GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHost: x\r\n\r\n";
+constexpr absl::string_view kOurRestoreNext =
+    "GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHearth-Runtime-Snapshot: 1\r\n\r\n";
+constexpr absl::string_view kOurNext =
+    "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHearth-Runtime-Snapshot: 1\r\n\r\n";
+
+TEST_CASE("runtime api: restore/next waits for the restore, and its answer has no body") {
+  Fixture f;
+  Client client = f.Connect();
+  client.Send(kRestoreNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(f.recorder.suspended == 1);
+  REQUIRE(f.api->phase() == RuntimePhase::kSuspended);
+  // Not before it was told to go on.
+  Client other = f.Connect();
+  REQUIRE(Is(other.Exchange(Fixture::kNext), 403, "InvalidStateTransition"));
+  REQUIRE(Is(other.Exchange(Post("restore/error", "{}")), 403, "InvalidStateTransition"));
+  REQUIRE(f.api->Restore(std::string("A=b\0", 4)));
+  REQUIRE_FALSE(f.api->Restore(""));
+  REQUIRE(client.Answer() == "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  // A connection that broke meanwhile: it is asked again.
+  REQUIRE(Is(other.Exchange(kRestoreNext), 200, ""));
+  client.Send(Fixture::kNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(f.recorder.idle == 1);
+  REQUIRE(Is(other.Exchange(kRestoreNext), 403, "InvalidStateTransition"));
+  f.Offer("id");
+  REQUIRE(absl::EndsWith(client.Answer(), "payload"));
+}
+
+TEST_CASE(
+    "runtime api: a runtime that has hooks is told of the snapshot, and gets the environment") {
+  Fixture f;
+  Client client = f.Connect();
+  client.Send(kOurNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(f.api->PrepareSnapshot());
+  REQUIRE_FALSE(f.api->PrepareSnapshot());
+  REQUIRE(client.Answer() == "HTTP/1.1 204 No Content\r\n\r\n");
+  REQUIRE(f.api->phase() == RuntimePhase::kPreparing);
+  REQUIRE(f.recorder.idle == 1);
+  client.Send(kOurRestoreNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(f.recorder.suspended == 1);
+  REQUIRE(f.api->Restore(std::string("A=b\0", 4)));
+  REQUIRE(client.Answer() ==
+          absl::StrCat("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", std::string("A=b\0", 4)));
+}
+
+TEST_CASE("runtime api: a runtime that said nothing of hooks is not told, and stays idle") {
+  Fixture f;
+  Client client = f.Connect();
+  client.Send(Fixture::kNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE_FALSE(f.api->PrepareSnapshot());
+  REQUIRE_FALSE(f.api->Restore(""));
+  REQUIRE(f.api->phase() == RuntimePhase::kIdle);
+}
+
+TEST_CASE("runtime api: an invocation without a snapshot lets a suspended runtime go on") {
+  Fixture f;
+  Client client = f.Connect();
+  client.Send(kRestoreNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  f.Offer("id");
+  REQUIRE(Is(client.Answer(), 200, "Content-Length: 0"));
+  REQUIRE(f.api->phase() == RuntimePhase::kRestoring);
+  REQUIRE_FALSE(f.api->offered_was_taken());
+  REQUIRE(Is(client.Exchange(Post("invocation/id/response", "x")), 403, "InvalidStateTransition"));
+  client.Send(Fixture::kNext);
+  REQUIRE(absl::EndsWith(client.Answer(), "payload"));
+  REQUIRE(f.recorder.idle == 0);
+  REQUIRE(Is(client.Exchange(Post("invocation/id/response", "x")), 202, "OK"));
+}
+
+TEST_CASE("runtime api: errors of hooks are reported before and after the restore") {
+  Fixture before;
+  Client client = before.Connect();
+  client.Send(kOurNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(before.api->PrepareSnapshot());
+  REQUIRE(Is(client.Answer(), 204, ""));
+  const std::string type = "Lambda-Runtime-Function-Error-Type: Runtime.BeforeSnapshotError\r\n";
+  REQUIRE(Is(client.Exchange(Post("init/error", "{\"errorMessage\":\"no\"}", type)), 202, "OK"));
+  REQUIRE(before.recorder.init_error->type() == "Runtime.BeforeSnapshotError");
+  REQUIRE(before.api->phase() == RuntimePhase::kFailed);
+
+  Fixture after;
+  Client other = after.Connect();
+  other.Send(kRestoreNext);
+  REQUIRE_FALSE(other.HasAnswer());
+  REQUIRE(after.api->Restore(""));
+  REQUIRE(Is(other.Answer(), 200, ""));
+  REQUIRE(Is(other.Exchange(Post("restore/error", "{\"errorType\":\"X\"}")), 202, "OK"));
+  REQUIRE(after.recorder.restore_error->type() == "X");
+  REQUIRE(after.api->phase() == RuntimePhase::kFailed);
 }
 
 }  // namespace

@@ -16,10 +16,25 @@ std::optional<RuntimePhase> NextPhase(RuntimePhase phase, RuntimeEvent event) {
       break;
     case Phase::kInitialising:
       if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kRestoreNext) return Phase::kSuspended;
       if (event == Event::kInitError) return Phase::kFailed;
+      break;
+    case Phase::kPreparing:
+      if (event == Event::kRestoreNext) return Phase::kSuspended;
+      if (event == Event::kInitError) return Phase::kFailed;
+      break;
+    case Phase::kSuspended:
+      if (event == Event::kRestoreNext) return Phase::kSuspended;
+      if (event == Event::kRestore) return Phase::kRestoring;
+      break;
+    case Phase::kRestoring:
+      if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kRestoreNext) return Phase::kRestoring;
+      if (event == Event::kRestoreError) return Phase::kFailed;
       break;
     case Phase::kIdle:
       if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kPrepare) return Phase::kPreparing;
       if (event == Event::kInvoke) return Phase::kInvoking;
       break;
     case Phase::kInvoking:
@@ -48,6 +63,12 @@ const char* RuntimePhaseName(RuntimePhase phase) {
       return "Initialising";
     case RuntimePhase::kIdle:
       return "Idle";
+    case RuntimePhase::kPreparing:
+      return "Preparing";
+    case RuntimePhase::kSuspended:
+      return "Suspended";
+    case RuntimePhase::kRestoring:
+      return "Restoring";
     case RuntimePhase::kInvoking:
       return "Invoking";
     case RuntimePhase::kResponding:

@@ -10,16 +10,23 @@ enum class RuntimePhase {
   kAbsent,        // Not started, or its process has ended.
   kInitialising,  // Started; has not asked for an invocation yet.
   kIdle,          // Asked for an invocation; there is none.
+  kPreparing,     // Was told of the snapshot to come; its before-snapshot hooks run.
+  kSuspended,     // Asked for restore/next: is ready for a snapshot, and for an invocation.
+  kRestoring,     // Was told to go on; its after-restore hooks run.
   kInvoking,      // Has one and has not answered.
   kResponding,    // Is sending its answer.
   kResponded,     // Has answered and has not asked for the next.
-  kFailed,        // Reported that its initialisation failed.
+  kFailed,        // Reported that its initialisation or a hook failed.
 };
 
 enum class RuntimeEvent {
   kStart,
   kNext,           // GET /runtime/invocation/next
   kInitError,      // POST /runtime/init/error
+  kRestoreNext,    // GET /runtime/restore/next
+  kRestoreError,   // POST /runtime/restore/error
+  kPrepare,        // The host's PrepareSnapshot, for a runtime that has hooks.
+  kRestore,        // The host's RestoreInstance, or an invocation without a snapshot.
   kInvoke,         // The host's invocation.
   kResponseBegin,  // POST .../response, its headers.
   kResponseCut,    // It ended early and can be sent again.

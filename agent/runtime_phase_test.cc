@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "agent/park_state.h"
 #include "agent/process.h"
 
 namespace hearth::agent {
@@ -19,6 +20,18 @@ TEST_CASE("runtime phase: exactly the moves of docs/agent-states.md are legal") 
       {{Phase::kInitialising, Event::kNext}, Phase::kIdle},
       {{Phase::kInitialising, Event::kInitError}, Phase::kFailed},
       {{Phase::kInitialising, Event::kExit}, Phase::kAbsent},
+      {{Phase::kInitialising, Event::kRestoreNext}, Phase::kSuspended},
+      {{Phase::kIdle, Event::kPrepare}, Phase::kPreparing},
+      {{Phase::kPreparing, Event::kRestoreNext}, Phase::kSuspended},
+      {{Phase::kPreparing, Event::kInitError}, Phase::kFailed},
+      {{Phase::kPreparing, Event::kExit}, Phase::kAbsent},
+      {{Phase::kSuspended, Event::kRestoreNext}, Phase::kSuspended},
+      {{Phase::kSuspended, Event::kRestore}, Phase::kRestoring},
+      {{Phase::kSuspended, Event::kExit}, Phase::kAbsent},
+      {{Phase::kRestoring, Event::kNext}, Phase::kIdle},
+      {{Phase::kRestoring, Event::kRestoreNext}, Phase::kRestoring},
+      {{Phase::kRestoring, Event::kRestoreError}, Phase::kFailed},
+      {{Phase::kRestoring, Event::kExit}, Phase::kAbsent},
       {{Phase::kIdle, Event::kNext}, Phase::kIdle},
       {{Phase::kIdle, Event::kInvoke}, Phase::kInvoking},
       {{Phase::kIdle, Event::kExit}, Phase::kAbsent},
@@ -42,6 +55,32 @@ TEST_CASE("runtime phase: exactly the moves of docs/agent-states.md are legal") 
           it == legal.end() ? std::nullopt : std::optional<Phase>(it->second);
       INFO(RuntimePhaseName(phase) << ", event " << e);
       REQUIRE(NextPhase(phase, event) == expected);
+    }
+  }
+}
+
+TEST_CASE("park state: exactly the moves of docs/agent-states.md are legal") {
+  using State = ParkState;
+  using Move = ParkEvent;
+  const std::map<std::pair<State, Move>, State> legal = {
+      {{State::kServing, Move::kPrepare}, State::kPreparing},
+      {{State::kPreparing, Move::kHooksDone}, State::kFreezing},
+      {{State::kPreparing, Move::kFailed}, State::kServing},
+      {{State::kFreezing, Move::kFrozen}, State::kFlushing},
+      {{State::kFreezing, Move::kFailed}, State::kServing},
+      {{State::kFlushing, Move::kFlushed}, State::kParked},
+      {{State::kFlushing, Move::kFailed}, State::kServing},
+      {{State::kParked, Move::kRestore}, State::kRestoring},
+      {{State::kRestoring, Move::kHooksDone}, State::kServing},
+      {{State::kRestoring, Move::kFailed}, State::kServing},
+  };
+  for (int s = 0; s <= static_cast<int>(State::kRestoring); ++s) {
+    for (int e = 0; e <= static_cast<int>(Move::kFailed); ++e) {
+      const auto it = legal.find({static_cast<State>(s), static_cast<Move>(e)});
+      const std::optional<State> expected =
+          it == legal.end() ? std::nullopt : std::optional<State>(it->second);
+      INFO(ParkStateName(static_cast<State>(s)) << ", event " << e);
+      REQUIRE(NextParkState(static_cast<State>(s), static_cast<Move>(e)) == expected);
     }
   }
 }

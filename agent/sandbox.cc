@@ -96,14 +96,20 @@ const char* SandboxStepName(SandboxStep step) {
 bool EnterRoot(const Sandbox& sandbox) {
   // Nothing that is mounted here is seen outside.
   if (mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
-  if (!sandbox.root.empty()) {
-    // pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment.
-    if (chdir(sandbox.root.c_str()) != 0) return false;
-    if (syscall(SYS_pivot_root, ".", ".") != 0) return false;
-    if (umount2(".", MNT_DETACH) != 0) return false;
-    if (chdir("/") != 0) return false;
+  if (chdir(sandbox.root.empty() ? "/" : sandbox.root.c_str()) != 0) return false;
+  if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible") != 0) {
+    return false;
   }
-  return mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible") == 0;
+  // While the file can still be named. It is root's, so user code can only read it.
+  if (!sandbox.boot_id_file.empty() &&
+      mount(sandbox.boot_id_file.c_str(), "proc/sys/kernel/random/boot_id", nullptr, MS_BIND,
+            nullptr) != 0) {
+    return false;
+  }
+  if (sandbox.root.empty()) return true;
+  // pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one for a moment.
+  if (syscall(SYS_pivot_root, ".", ".") != 0) return false;
+  return umount2(".", MNT_DETACH) == 0 && chdir("/") == 0;
 }
 
 SandboxStep DropPrivileges(const Sandbox& sandbox) {

@@ -21,6 +21,8 @@ struct Sandbox {
   uid_t uid = kUserId;
   gid_t gid = kGroupId;
   uint32_t open_files = 1024;
+  // Mounted over the kernel's read-only boot_id; empty (tests): it is not.
+  std::string boot_id_file;
 };
 
 // In which step a child failed; kNone is success.
@@ -38,7 +40,8 @@ enum class SandboxStep : int32_t {
 const char* SandboxStepName(SandboxStep step);
 
 // In the first process of new mount and pid namespaces: makes `sandbox.root` the root and mounts a
-// /proc of the new pid namespace, which shows only the reader's own processes. errno on failure.
+// /proc of the new pid namespace, which shows only the reader's own processes and `boot_id_file` in
+// the kernel's place. errno on failure.
 bool EnterRoot(const Sandbox& sandbox);
 
 // Resource limits, groups, uid, capabilities, no_new_privs and the system call filter. Returns the

@@ -77,6 +77,7 @@ void StdioRuntime::Start(uint64_t call_id, const agent::v1::StartRuntime& start)
                                   : CheckExecutable(request.sandbox, request.arguments[0], path);
   if (status.ok()) {
     start_ = start;
+    started_ = true;
     if (start_.max_response_bytes() == 0) start_.set_max_response_bytes(kMaxResponseBytes);
   } else {
     *started->mutable_error() =

@@ -19,6 +19,8 @@ class StdioRuntime {
   // Remembers the program, after a check that it exists and can be executed.
   void Start(uint64_t call_id, const agent::v1::StartRuntime& start);
   void Invoke(uint64_t call_id, const agent::v1::Invoke& invoke);
+  // Started, and no invocation runs.
+  bool idle() const { return started_ && invocation_ == nullptr; }
   // False when no such invocation runs.
   bool Cancel(const std::string& invocation_id);
 
@@ -45,6 +47,7 @@ class StdioRuntime {
 
   const Context* const context_;
   agent::v1::StartRuntime start_;
+  bool started_ = false;
   std::unique_ptr<Invocation> invocation_;
   std::unique_ptr<Invocation> finished_;  // Kept until the next: its pumps may be on the stack.
 };

@@ -18,6 +18,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "agent/agent.h"
+#include "agent/files.h"
+#include "agent/identity.h"
 #include "vmm/base/status.h"
 
 namespace hearth::agent {
@@ -99,7 +101,7 @@ uint64_t TestHost::dropped_log_lines() const {
   return dropped;
 }
 
-void TestHost::OnReady(const agent::v1::Hello&, uint32_t) {}
+void TestHost::OnReady(const agent::v1::Hello& peer, uint32_t) { hello_ = peer; }
 void TestHost::OnReply(Reply reply) { replies_[reply.id()] = std::move(reply); }
 void TestHost::OnEvent(agent::v1::Event event) { events_.push_back(std::move(event)); }
 void TestHost::OnStreamData(uint32_t stream_id, absl::string_view data) {
@@ -116,22 +118,40 @@ namespace {
 class NoMachine : public Machine {
  public:
   // Limits only where this machine has their controllers.
-  explicit NoMachine(bool limits) : limits_(limits) {}
+  NoMachine(bool limits, std::string boot_id_file)
+      : limits_(limits), boot_id_file_(std::move(boot_id_file)) {
+    WriteBootId("test-boot");
+  }
+  ~NoMachine() override { unlink(boot_id_file_.c_str()); }
   absl::StatusOr<ConfiguredMachine> Configure(
       const agent::v1::ConfigureInstance& configure) override {
     ConfiguredMachine configured;
+    configured.boot_id_file = boot_id_file_;
     if (limits_) {
       ASSIGN_OR_RETURN(configured.limits, LimitsOf(configure.limits()));
     }
     return configured;
   }
+  absl::StatusOr<std::string> Restore(const agent::v1::RestoreInstance& restore) override {
+    if (restore.hostname() == "refused") return absl::InternalError("the machine refuses");
+    ASSIGN_OR_RETURN(std::string boot_id, RandomUuid());
+    WriteBootId(boot_id);
+    return boot_id;
+  }
   void Reset() override {}
 
  private:
+  void WriteBootId(const std::string& boot_id) {
+    const UniqueFd file(open(boot_id_file_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0444));
+    const std::string line = boot_id + "\n";
+    if (pwrite(file.get(), line.data(), line.size(), 0) < 0) std::perror("write the boot id");
+  }
   const bool limits_;
+  const std::string boot_id_file_;
 };
 
-absl::Status Serve(UniqueFd connection, const std::string& cgroup_mount) {
+absl::Status Serve(UniqueFd connection, std::vector<UniqueFd> redials,
+                   const std::string& cgroup_mount) {
   if (unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare");
   if (mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return ErrnoStatus("private");
   if (mount("cgroup2", cgroup_mount.c_str(), "cgroup2", 0, nullptr) != 0) {
@@ -141,9 +161,16 @@ absl::Status Serve(UniqueFd connection, const std::string& cgroup_mount) {
   absl::StatusOr<Cgroup> root = Cgroup::Open(cgroup_mount);
   RETURN_IF_ERROR(root.status());
   RETURN_IF_ERROR(root->DelegateControllers());
-  NoMachine machine(root->HasController("memory"));
+  NoMachine machine(root->HasController("memory"), absl::StrCat(cgroup_mount, ".boot-id"));
   AgentOptions options;
-  options.connection = std::move(connection);
+  options.connection.socket = std::move(connection);
+  options.connection.dial = [&redials]() -> absl::StatusOr<UniqueFd> {
+    if (redials.empty()) return absl::UnavailableError("the test takes no more");
+    UniqueFd next = std::move(redials.back());
+    redials.pop_back();
+    return next;
+  };
+  options.connection.say = [](absl::string_view) {};
   // Named like the folder, /tmp/NAME, which is unique.
   options.cgroup_path = absl::StrCat(cgroup_mount, "/", absl::string_view(cgroup_mount).substr(5));
   options.runtime_api_port = 0;
@@ -154,18 +181,25 @@ absl::Status Serve(UniqueFd connection, const std::string& cgroup_mount) {
 
 }  // namespace
 
-TestAgent::TestAgent() {
+TestAgent::TestAgent(int redials) {
   int sockets[2];
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
   UniqueFd ours(sockets[0]);
   UniqueFd theirs(sockets[1]);
+  std::vector<UniqueFd> their_redials;
+  for (int i = 0; i < redials; ++i) {
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+    redials_.emplace_back(sockets[0]);
+    their_redials.emplace_back(sockets[1]);
+  }
   char directory[] = "/tmp/hearth-agent-test-XXXXXX";
   REQUIRE(mkdtemp(directory) != nullptr);
   pid_ = fork();
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
     ours.reset();
-    const absl::Status status = Serve(std::move(theirs), directory);
+    redials_.clear();
+    const absl::Status status = Serve(std::move(theirs), std::move(their_redials), directory);
     if (!status.ok() && !absl::IsUnavailable(status)) {
       std::fprintf(stderr, "test agent: %s\n", status.ToString().c_str());
     }
@@ -177,10 +211,33 @@ TestAgent::TestAgent() {
 }
 
 TestAgent::~TestAgent() {
-  host_.reset();  // The agent ends with its connection.
+  // The agent ends with its connection, or with the last that it can make.
+  host_.reset();
+  redials_.clear();
   if (pid_ > 0) waitpid(pid_, nullptr, 0);
   // Not before: it is the agent's mount point.
   rmdir(directory_.c_str());
+}
+
+void TestAgent::Reconnect() {
+  host_.reset();
+  UniqueFd next = std::move(redials_.back());
+  redials_.pop_back();
+  host_ = std::make_unique<TestHost>(std::move(next));
+}
+
+// As the agent's mount namespace has it.
+std::string TestAgent::CgroupFile(const std::string& name) const {
+  return absl::StrCat("/proc/", pid_, "/root", directory_, "/",
+                      absl::string_view(directory_).substr(5), "/", name);
+}
+
+void TestAgent::KillUserCode() { REQUIRE(WriteSmallFile(CgroupFile("cgroup.kill"), "1").ok()); }
+
+bool TestAgent::Frozen() const {
+  const absl::StatusOr<std::string> events = ReadSmallFile(CgroupFile("cgroup.events"));
+  REQUIRE(events.ok());
+  return NumberAfter(*events, "frozen") != 0;
 }
 
 int TestAgent::WaitForEnd() {

@@ -39,6 +39,7 @@ class TestHost : public wire::MuxDelegate {
   void WaitFor(const std::function<bool()>& condition);
 
   wire::Mux& mux() { return mux_; }
+  const agent::v1::Hello& hello() const { return hello_; }
   bool aborted(uint32_t stream_id) const { return ends_.at(stream_id); }
   const std::vector<agent::v1::Event>& events() const { return events_; }
   // The log lines of one request, each with its newline.
@@ -54,6 +55,7 @@ class TestHost : public wire::MuxDelegate {
  private:
   UniqueFd connection_;
   wire::Mux mux_;
+  agent::v1::Hello hello_;
   std::map<uint64_t, agent::v1::Reply> replies_;
   std::vector<agent::v1::Event> events_;
   std::map<uint32_t, std::string> data_;
@@ -64,20 +66,29 @@ class TestHost : public wire::MuxDelegate {
 // to `host`. User code runs in the host's root, as uid kUserId.
 class TestAgent {
  public:
-  TestAgent();
+  // It can dial `redials` times; a dial above them fails.
+  explicit TestAgent(int redials = 4);
   ~TestAgent();
   // False when this machine cannot (not root, no cgroup2): the test is to be skipped.
   static bool Possible();
   TestHost& host() { return *host_; }
   // After ConfigureInstance with `limits`.
   void Configure(const agent::v1::ResourceLimits& limits = {});
+  // Breaks the connection and waits for the one that a parked agent makes then.
+  void Reconnect();
+  void Break() { host_.reset(); }
+  // Of the agent's cgroup, from outside.
+  void KillUserCode();
+  bool Frozen() const;
   // Waits for the child's end, as after Shutdown; its exit status.
   int WaitForEnd();
 
  private:
+  std::string CgroupFile(const std::string& name) const;
   pid_t pid_ = 0;
   std::string directory_;
   std::unique_ptr<TestHost> host_;
+  std::vector<UniqueFd> redials_;  // Our ends; the last is the next.
 };
 
 }  // namespace hearth::agent

@@ -43,11 +43,20 @@ class Api:
         self._rest = b""
 
     def next(self):
-        """The next invocation: (lower-case headers, payload)."""
+        """The next invocation: (lower-case headers, payload). None: a snapshot is to be taken."""
         status, headers, body = self._exchange("GET", "invocation/next", None, b"")
+        if status == 204:
+            return None
         if status != 200:
             raise ApiError(f"invocation/next answered {status}")
         return headers, body
+
+    def restore_next(self):
+        """Waits until the instance was restored from its snapshot; its environment."""
+        status, _, body = self._exchange("GET", "restore/next", None, b"")
+        if status != 200:
+            raise ApiError(f"restore/next answered {status}")
+        return body
 
     def respond(self, request_id, body, content_type):
         """Sends a response; the status of the answer."""
@@ -66,7 +75,8 @@ class Api:
             self._socket = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
             self._socket.connect((host, int(port)))
             self._socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        head = f"{method} {_BASE}{path} HTTP/1.1\r\nHost: {self._address}\r\n"
+        # The last header says that hooks run here: see docs/snapshot-hooks.md.
+        head = f"{method} {_BASE}{path} HTTP/1.1\r\nHost: {self._address}\r\nHearth-Runtime-Snapshot: 1\r\n"
         if content_type is not None:
             head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         self._socket.sendall(head.encode("latin-1") + b"\r\n")
@@ -175,7 +185,7 @@ def _trace(error):
     """The frames of `error`, without those of this file and of the import machinery."""
     import traceback
 
-    own = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    own = (__file__, os.path.join(os.path.dirname(__file__), "hearth_restore.py"), "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
     frames = [f for f in traceback.extract_tb(error.__traceback__)
               if f.filename not in own and not f.filename.endswith("/importlib/__init__.py")]
     return [line.rstrip("\n") for line in traceback.format_list(frames)]
@@ -239,10 +249,38 @@ def _log(report):
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
+def snapshot(api):
+    """From before the snapshot to after the restore. An error of a hook is the end of the runtime."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, own)
+    try:
+        import hearth_restore
+    finally:
+        sys.path.remove(own)
+    _hooks(api, "init/error", "Runtime.BeforeSnapshotError", hearth_restore.run_before_snapshot)
+    environment = api.restore_next()
+    _hooks(api, "restore/error", "Runtime.AfterRestoreError", hearth_restore.run_after_restore, environment)
+
+
+def _hooks(api, path, error_type, run_hooks, *args):
+    try:
+        run_hooks(*args)
+    except BaseException as error:
+        report = UserError(error_type, f"{type(error).__name__}: {error}", _trace(error)).report
+        _log(report)
+        sys.stdout.flush()
+        api.fail(path, report)
+        sys.exit(1)
+
+
 def serve(api, handler):
     """Invocations, for ever."""
     while True:
-        headers, payload = api.next()
+        invocation = api.next()
+        if invocation is None:
+            snapshot(api)
+            continue
+        headers, payload = invocation
         request_id = headers.get("lambda-runtime-aws-request-id", "")
         trace_id = headers.get("lambda-runtime-trace-id")
         if trace_id:
@@ -267,7 +305,8 @@ def main():
     # The function's code comes before all else, and this folder is not the user's.
     task_root = os.environ.get("LAMBDA_TASK_ROOT", "/var/task")
     own = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [task_root] + [p for p in sys.path if p != own]
+    # What it may import of ours comes last.
+    sys.path[:] = [task_root] + [p for p in sys.path if p != own] + [os.path.join(own, "python")]
     # Lines become log lines as they are printed, although stdout is a pipe.
     sys.stdout.reconfigure(line_buffering=True)
     api = Api(address)
