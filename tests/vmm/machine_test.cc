@@ -3,58 +3,12 @@
 #include "vmm/machine/machine.h"
 
 #include <catch2/catch.hpp>
-#include <optional>
 
-#include "tests/vmm/kvm_guard.h"
-#include "vmm/base/event_loop.h"
-#include "vmm/testing/tiny_guest.h"
+#include "tests/vmm/test_machine.h"
+#include "vmm/testing/busy_guest.h"
 
 namespace hearth::vmm::testing {
 namespace {
-
-constexpr int kPatienceMs = 60'000;
-
-class TestMachine {
- public:
-  explicit TestMachine(const std::string& kernel) {
-    auto loop = EventLoop::Create();
-    REQUIRE(loop.ok());
-    loop_ = *std::move(loop);
-    auto system = System::Create(OpenKvm());
-    REQUIRE(system.ok());
-    MachineConfig config;
-    config.memory_mib = 4;
-    config.kernel = MemoryFile(kernel);
-    config.entropy = true;
-    config.vsock = VsockConfig{3, {}};
-    Machine::Options options;
-    options.system = &*system;
-    options.loop = loop_.get();
-    options.exited = [this](ExitOutcome outcome) { outcome_ = std::move(outcome); };
-    auto machine = Machine::Create(std::move(config), std::move(options));
-    INFO(machine.status().message());
-    REQUIRE(machine.ok());
-    machine_ = *std::move(machine);
-  }
-  ~TestMachine() { machine_.reset(); }
-
-  Machine* operator->() { return machine_.get(); }
-  void Destroy() { machine_.reset(); }
-
-  ExitOutcome AwaitExit() {
-    while (!outcome_.has_value()) REQUIRE(loop_->RunOnce(kPatienceMs).ok());
-    return *outcome_;
-  }
-  void RunDueCallbacks() { REQUIRE(loop_->RunOnce(0).ok()); }
-  uint32_t Counter() {
-    return *machine_->memory().ReadValue<uint32_t>(GuestAddress(kCounterAddress));
-  }
-
- private:
-  std::unique_ptr<EventLoop> loop_;
-  std::unique_ptr<Machine> machine_;
-  std::optional<ExitOutcome> outcome_;
-};
 
 TEST_CASE("machine: a paused guest stands still, and its last port access is committed") {
   REQUIRE_KVM();
@@ -167,6 +121,43 @@ TEST_CASE("machine: statistics can be read at any moment") {
   REQUIRE(machine->StopForced().ok());
   machine.AwaitExit();
   CHECK(machine->Statistics().vcpu_cpu_ns > 0);
+}
+
+TEST_CASE("machine: the guest starts 2 and 8 vCPUs, and all of them pause, go on and stop") {
+  REQUIRE_KVM();
+  for (const uint32_t vcpus : {2u, 8u}) {
+    TestMachine machine(KernelOf(BusyCode()), vcpus);
+    REQUIRE(machine->vcpu_count() == vcpus);
+    REQUIRE(machine->Start().ok());
+    for (int round = 0; round < 20; ++round) {
+      for (uint32_t id = 1; id < vcpus; ++id) {
+        REQUIRE(machine.AwaitChange(kBusyOthers + 4 * id, machine.Word(kBusyOthers + 4 * id)));
+      }
+      REQUIRE(machine->Pause().ok());
+      uint32_t before[8], after[8];
+      for (uint32_t id = 0; id < vcpus; ++id) before[id] = machine.Word(kBusyOthers + 4 * id);
+      for (int i = 0; i < 1000; ++i) sched_yield();
+      for (uint32_t id = 0; id < vcpus; ++id) after[id] = machine.Word(kBusyOthers + 4 * id);
+      REQUIRE(std::equal(before, before + vcpus, after));
+      REQUIRE(machine->Resume().ok());
+    }
+    CHECK(machine.Word(kBusyOthers) == 0);  // vCPU 0 is none of the others.
+    REQUIRE(machine->StopForced().ok());
+    CHECK(machine.AwaitExit().reason == ExitReason::kStopped);
+    CHECK(machine->Statistics().vcpu_cpu_ns > 0);
+  }
+}
+
+TEST_CASE("machine: vCPUs that the guest never starts can be paused and stopped") {
+  REQUIRE_KVM();
+  TestMachine machine(KernelOf(SpinningCode()), 4);
+  REQUIRE(machine->Start().ok());
+  for (int round = 0; round < 100; ++round) {
+    REQUIRE(machine->Pause().ok());
+    REQUIRE(machine->Resume().ok());
+  }
+  REQUIRE(machine->StopForced().ok());
+  CHECK(machine.AwaitExit().reason == ExitReason::kStopped);
 }
 
 }  // namespace

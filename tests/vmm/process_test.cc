@@ -233,7 +233,7 @@ TEST_CASE(
   CHECK_THAT(refusal([](C& c) { c.set_memory_mib(127); }), Catch::Contains("multiple of 2"));
   CHECK_THAT(refusal([](C& c) { c.set_memory_mib(1u << 31); }), Catch::Contains("65536"));
   CHECK_THAT(refusal([](C& c) { c.set_vcpu_count(0); }), Catch::Contains("vcpu_count is 0"));
-  CHECK_THAT(refusal([](C& c) { c.set_vcpu_count(2); }), Catch::Contains("offers 1"));
+  CHECK_THAT(refusal([](C& c) { c.set_vcpu_count(9); }), Catch::Contains("offers 1 to 8"));
   CHECK_THAT(refusal([](C& c) { c.set_kernel_fd(2); }), Catch::Contains("frame carries 2"));
   CHECK_THAT(refusal([](C& c) { c.set_kernel_fd(1); }), Catch::Contains("another field names"));
   CHECK_THAT(refusal([](C& c) { c.mutable_vsock()->set_guest_cid(2); }),

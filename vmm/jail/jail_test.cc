@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,32 @@ TEST_CASE("jail: each kind of thread has what only it needs") {
   };
   CHECK(Survives(ThreadKind::kMain, make_pair));
   CHECK(Killed(ThreadKind::kVcpu, make_pair));
+}
+
+TEST_CASE("jail: a machine is saved by the main thread, and nothing else about KVM is its to do") {
+  if (!Available()) return;
+  const auto save = [] {
+    ioctl(-1, KVM_GET_SREGS, nullptr);
+    ioctl(-1, KVM_GET_MSRS, nullptr);
+    ioctl(-1, KVM_GET_IRQCHIP, nullptr);
+    ioctl(-1, KVM_GET_CLOCK, nullptr);
+    ioctl(-1, KVM_KVMCLOCK_CTRL, nullptr);
+    struct stat info;
+    fstat(-1, &info);
+    [[maybe_unused]] const int error = ftruncate(-1, 0);
+  };
+  CHECK(Survives(ThreadKind::kMain, save));
+  CHECK(Killed(ThreadKind::kVcpu, save));
+  for (const ThreadKind kind : kBoth) {
+    CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_SREGS, nullptr); }));
+    CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_MSRS, nullptr); }));
+    CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_USER_MEMORY_REGION, nullptr); }));
+    CHECK(Killed(kind, [] { ioctl(-1, KVM_CREATE_VCPU, nullptr); }));
+    CHECK(Killed(kind, [] {
+      struct stat info;
+      stat("/etc/passwd", &info);
+    }));
+  }
 }
 
 TEST_CASE("jail: memory and time are there for every thread") {

@@ -12,6 +12,8 @@ namespace {
 constexpr int kCreateVmTries = 5;
 // KVM answers with about 40 entries today; its own limit is 256 (KVM_MAX_CPUID_ENTRIES).
 constexpr size_t kMaxCpuidEntries = 256;
+// It answers with about 200 indices today.
+constexpr size_t kMaxMsrIndices = 4096;
 
 // Without these no machine of ours works; each is older than any kernel we support.
 constexpr struct {
@@ -69,6 +71,17 @@ absl::StatusOr<std::vector<kvm_cpuid_entry2>> System::SupportedCpuid() const {
     return ErrnoStatus("KVM_GET_SUPPORTED_CPUID");
   }
   return std::vector<kvm_cpuid_entry2>(cpuid->entries, cpuid->entries + cpuid->nent);
+}
+
+absl::StatusOr<std::vector<uint32_t>> System::MsrIndexList() const {
+  std::vector<uint32_t> buffer(1 + kMaxMsrIndices);
+  auto* list = reinterpret_cast<kvm_msr_list*>(buffer.data());
+  list->nmsrs = kMaxMsrIndices;
+  if (ioctl(kvm_.get(), KVM_GET_MSR_INDEX_LIST, list) != 0) {
+    return ErrnoStatus("KVM_GET_MSR_INDEX_LIST");
+  }
+  const uint32_t count = list->nmsrs;
+  return std::vector<uint32_t>(buffer.begin() + 1, buffer.begin() + 1 + count);
 }
 
 }  // namespace hearth::vmm

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "vmm/base/status.h"
@@ -23,6 +24,10 @@ class System {
 
   // What the host can offer a guest (KVM_GET_SUPPORTED_CPUID).
   absl::StatusOr<std::vector<kvm_cpuid_entry2>> SupportedCpuid() const;
+
+  // The MSRs whose values KVM keeps for a guest (KVM_GET_MSR_INDEX_LIST); not all of them are
+  // (arch/x86_64/msrs.h).
+  absl::StatusOr<std::vector<uint32_t>> MsrIndexList() const;
 
   bool HasExtension(int capability) const;
 

@@ -52,20 +52,6 @@ absl::StatusOr<kvm_sregs> Vcpu::GetSregs() const {
   return sregs;
 }
 
-absl::Status Vcpu::SetMsr(uint32_t index, uint64_t value) {
-  struct {
-    kvm_msrs header;
-    kvm_msr_entry entry;
-  } msrs{};
-  msrs.header.nmsrs = 1;
-  msrs.entry.index = index;
-  msrs.entry.data = value;
-  const int count = ioctl(fd_.get(), KVM_SET_MSRS, &msrs);
-  if (count < 0) return ErrnoStatus("KVM_SET_MSRS");
-  if (count != 1) return absl::InvalidArgumentError(absl::StrCat("KVM refuses MSR ", index));
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Vcpu::RunResult> Vcpu::Run() {
   if (ioctl(fd_.get(), KVM_RUN, 0) == 0) return RunResult::kExit;
   // EAGAIN: a vCPU that waited for its start-up message was woken without it.

@@ -3,17 +3,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 #include "vmm/kvm/kvm_headers.h"
+#include "vmm/kvm/vcpu_state.h"
 
 namespace hearth::vmm {
 
-// One vCPU and its kvm_run area. Set up by one thread, then entered by its own thread only; just
-// SetImmediateExit may be called from another thread.
+// One vCPU and its kvm_run area. Set up by one thread, then entered by its own thread only. While
+// that thread is outside Run() another one may read and write the state; SetImmediateExit may be
+// called at any time.
 class Vcpu {
  public:
   Vcpu(Vcpu&& other) noexcept;
@@ -27,6 +30,28 @@ class Vcpu {
   absl::Status SetSregs(const kvm_sregs& sregs);
   absl::StatusOr<kvm_sregs> GetSregs() const;
   absl::Status SetMsr(uint32_t index, uint64_t value);
+  absl::StatusOr<uint64_t> GetMsr(uint32_t index) const;
+
+  // Everything but CPUID, which the owner knows. The port or MMIO access of the last exit must be
+  // committed. Of `msr_indices` those that this guest does not have are left out.
+  absl::StatusOr<VcpuState> GetState(std::span<const uint32_t> msr_indices,
+                                     size_t xsave_bytes) const;
+  // Into a vCPU that has its CPUID and has never run; everything but the TSC deadline timer (see
+  // StartDeadlineTimer). `skip_tsc`: the TSC is set by SetTscOffset(). `xsave_bytes` is what KVM
+  // will read.
+  absl::Status SetState(const VcpuState& state, size_t xsave_bytes, bool skip_tsc);
+  // Last, when the TSC and the local APIC are right: before that KVM drops the write or arms a
+  // wrong time. Nothing when the state holds no deadline.
+  absl::Status StartDeadlineTimer(const VcpuState& state);
+
+  absl::StatusOr<uint32_t> TscKhz() const;
+  absl::Status SetTscKhz(uint32_t khz);
+  // What is added to the host's (scaled) TSC. Nothing where KVM does not tell (before Linux 5.16).
+  std::optional<uint64_t> TscOffset() const;
+  absl::Status SetTscOffset(uint64_t offset);
+  // Tells the guest's watchdog that it was stopped; does nothing for a guest without kvm-clock. To
+  // be called before it goes on after a pause or a restore.
+  void NotifyPaused();
 
   enum class RunResult {
     kExit,         // run().exit_reason says why.
@@ -50,6 +75,8 @@ class Vcpu {
   friend class Vm;
   Vcpu(UniqueFd fd, kvm_run* run, size_t run_bytes)
       : fd_(std::move(fd)), run_(run), run_bytes_(run_bytes) {}
+
+  absl::Status SetMsrs(std::span<const kvm_msr_entry> msrs);
 
   UniqueFd fd_;
   kvm_run* run_;

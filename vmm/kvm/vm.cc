@@ -5,9 +5,38 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 namespace hearth::vmm {
+namespace {
+
+static_assert(sizeof(kvm_irqchip) == 520);
+
+template <typename T>
+absl::Status GetChip(int vm, uint32_t id, T& to) {
+  static_assert(sizeof(T) <= sizeof(kvm_irqchip::chip));
+  kvm_irqchip chip{};
+  chip.chip_id = id;
+  if (ioctl(vm, KVM_GET_IRQCHIP, &chip) != 0) {
+    return ErrnoStatus(absl::StrCat("KVM_GET_IRQCHIP ", id));
+  }
+  std::memcpy(&to, &chip.chip, sizeof(T));
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status SetChip(int vm, uint32_t id, const T& from) {
+  kvm_irqchip chip{};
+  chip.chip_id = id;
+  std::memcpy(&chip.chip, &from, sizeof(T));
+  if (ioctl(vm, KVM_SET_IRQCHIP, &chip) != 0) {
+    return ErrnoStatus(absl::StrCat("KVM_SET_IRQCHIP ", id));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::Status Vm::SetTssAddress(uint32_t address) {
   if (ioctl(fd_.get(), KVM_SET_TSS_ADDR, static_cast<unsigned long>(address)) != 0) {
@@ -73,6 +102,31 @@ absl::Status Vm::SetGsiRouting(std::span<const kvm_irq_routing_entry> entries) {
   if (ioctl(fd_.get(), KVM_SET_GSI_ROUTING, routing) != 0)
     return ErrnoStatus("KVM_SET_GSI_ROUTING");
   return absl::OkStatus();
+}
+
+absl::StatusOr<VmState> Vm::GetState() const {
+  VmState state;
+  kvm_clock_data clock{};
+  if (ioctl(fd_.get(), KVM_GET_CLOCK, &clock) != 0) return ErrnoStatus("KVM_GET_CLOCK");
+  state.clock_ns = clock.clock;
+  RETURN_IF_ERROR(GetChip(fd_.get(), KVM_IRQCHIP_PIC_MASTER, state.pic_master));
+  RETURN_IF_ERROR(GetChip(fd_.get(), KVM_IRQCHIP_PIC_SLAVE, state.pic_slave));
+  RETURN_IF_ERROR(GetChip(fd_.get(), KVM_IRQCHIP_IOAPIC, state.ioapic));
+  return state;
+}
+
+absl::Status Vm::SetState(const VmState& state) {
+  kvm_clock_data clock{};
+  clock.clock = state.clock_ns;
+  if (ioctl(fd_.get(), KVM_SET_CLOCK, &clock) != 0) return ErrnoStatus("KVM_SET_CLOCK");
+  RETURN_IF_ERROR(SetChip(fd_.get(), KVM_IRQCHIP_PIC_MASTER, state.pic_master));
+  RETURN_IF_ERROR(SetChip(fd_.get(), KVM_IRQCHIP_PIC_SLAVE, state.pic_slave));
+  return SetChip(fd_.get(), KVM_IRQCHIP_IOAPIC, state.ioapic);
+}
+
+size_t Vm::XsaveBytes() const {
+  const int bytes = ioctl(fd_.get(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+  return std::max(sizeof(kvm_xsave), static_cast<size_t>(std::max(bytes, 0)));
 }
 
 }  // namespace hearth::vmm

@@ -12,6 +12,14 @@
 
 namespace hearth::vmm {
 
+// What a VM has beside its vCPUs, as the kernel's ABI has it.
+struct VmState {
+  uint64_t clock_ns = 0;  // kvm-clock's reading.
+  kvm_pic_state pic_master{};
+  kvm_pic_state pic_slave{};
+  kvm_ioapic_state ioapic{};
+};
+
 // One KVM virtual machine. The order of set-up decides what it costs and whether it works:
 // SetTssAddress, SetMemoryRegion (a memslot added after the interrupt controller waits for a grace
 // period of the kernel, milliseconds each), CreateInterruptController, then CreateVcpu and the
@@ -33,6 +41,14 @@ class Vm {
   absl::Status AddMmioEventfd(int eventfd, uint64_t address, uint32_t value);
   // Replaces the whole GSI routing table.
   absl::Status SetGsiRouting(std::span<const kvm_irq_routing_entry> entries);
+
+  // While every vCPU is paused.
+  absl::StatusOr<VmState> GetState() const;
+  // After the vCPUs' state, before interrupts are raised. The clock goes on from where it stood,
+  // whatever time has passed since (KVM_SET_CLOCK without KVM_CLOCK_REALTIME).
+  absl::Status SetState(const VmState& state);
+  // How much KVM reads and writes as a vCPU's XSAVE area; at least sizeof(kvm_xsave).
+  size_t XsaveBytes() const;
 
   int fd() const { return fd_.get(); }
 

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "vmm/machine/limits.h"
 #include "wire/limits.h"
@@ -121,8 +122,12 @@ absl::Status ControlServer::Execute(const v1::Request& request, FrameFds& fds,
     response.mutable_created();
     return absl::OkStatus();
   }
+  if (request.command_case() == v1::Request::kRestore) {
+    return RestoreMachine(request.restore(), fds);
+  }
   if (machine_ == nullptr) {
-    return absl::FailedPreconditionError("there is no machine yet: send CreateMachine first");
+    return absl::FailedPreconditionError(
+        "there is no machine yet: send CreateMachine first, or RestoreMachine");
   }
   switch (request.command_case()) {
     case v1::Request::kStart:
@@ -140,6 +145,10 @@ absl::Status ControlServer::Execute(const v1::Request& request, FrameFds& fds,
     case v1::Request::kGetStatistics:
       FillStatistics(*response.mutable_statistics());
       return absl::OkStatus();
+    case v1::Request::kSave:
+      return SaveMachine(request.save(), fds, *response.mutable_saved());
+    case v1::Request::kGetWorkingSet:
+      return GetWorkingSet(request.get_working_set(), fds, *response.mutable_working_set());
     default:
       return absl::UnimplementedError("this VMM does not know the request");
   }
@@ -147,10 +156,26 @@ absl::Status ControlServer::Execute(const v1::Request& request, FrameFds& fds,
 
 absl::Status ControlServer::CreateMachine(const v1::CreateMachine& request, FrameFds& fds) {
   if (machine_ != nullptr) return absl::FailedPreconditionError("the machine exists already");
-  if (!options_.system.has_value()) {
-    return absl::FailedPreconditionError("an earlier CreateMachine failed; spawn a new VMM");
-  }
   ASSIGN_OR_RETURN(MachineConfig config, ParseCreateRequest(request, fds));
+  ASSIGN_OR_RETURN(Machine::Options options, TakeMachineOptions());
+  return AdoptMachine(Machine::Create(std::move(config), std::move(options)));
+}
+
+absl::Status ControlServer::RestoreMachine(const v1::RestoreMachine& request, FrameFds& fds) {
+  if (machine_ != nullptr) return absl::FailedPreconditionError("the machine exists already");
+  ASSIGN_OR_RETURN(RestoreConfig config, ParseRestoreRequest(request, fds));
+  ASSIGN_OR_RETURN(Machine::Options options, TakeMachineOptions());
+  RETURN_IF_ERROR(AdoptMachine(Machine::Restore(std::move(config), std::move(options))));
+  return request.resume() ? machine_->Resume() : absl::OkStatus();
+}
+
+absl::StatusOr<Machine::Options> ControlServer::TakeMachineOptions() {
+  // A request that got this far is not repeated in this process: a half-built machine may have left
+  // its mark.
+  if (std::exchange(machine_tried_, true)) {
+    return absl::FailedPreconditionError(
+        "an earlier request for a machine failed; spawn a new VMM");
+  }
   RETURN_IF_ERROR(vm_.status());
   Machine::Options options;
   options.system = &*options_.system;
@@ -163,13 +188,37 @@ absl::Status ControlServer::CreateMachine(const v1::CreateMachine& request, Fram
   };
   options.enter_vcpu_jail = options_.enter_vcpu_jail;
   options.log = options_.log;
-  auto machine = Machine::Create(std::move(config), std::move(options));
-  // Nothing needs /dev/kvm any more. A request that got this far is not repeated in this process:
-  // a half-built machine may have left its mark.
-  options_.system.reset();
+  return options;
+}
+
+absl::Status ControlServer::AdoptMachine(absl::StatusOr<std::unique_ptr<Machine>> machine) {
   RETURN_IF_ERROR(machine.status());
   if (options_.enter_main_jail) RETURN_IF_ERROR(options_.enter_main_jail());
   machine_ = *std::move(machine);
+  return absl::OkStatus();
+}
+
+absl::Status ControlServer::SaveMachine(const v1::SaveMachine& request, FrameFds& fds,
+                                        v1::MachineSaved& saved) {
+  ASSIGN_OR_RETURN(const UniqueFd state, fds.Take(request.state_fd(), "save.state_fd"));
+  ASSIGN_OR_RETURN(const UniqueFd memory, fds.Take(request.memory_fd(), "save.memory_fd"));
+  ASSIGN_OR_RETURN(const SavedSizes sizes, machine_->Save(state.get(), memory.get()));
+  saved.set_state_bytes(sizes.state_bytes);
+  saved.set_memory_bytes(sizes.memory.bytes);
+  saved.set_data_pages(sizes.memory.data_pages);
+  return absl::OkStatus();
+}
+
+absl::Status ControlServer::GetWorkingSet(const v1::GetWorkingSet& request, FrameFds& fds,
+                                          v1::WorkingSet& set) {
+  ASSIGN_OR_RETURN(const UniqueFd pagemap, fds.Take(request.pagemap_fd(), "pagemap_fd"));
+  ASSIGN_OR_RETURN(const auto runs, machine_->WorkingSet(pagemap.get(), wire::kMaxPageRuns));
+  for (const PageRun& run : runs) {
+    v1::PageRun& to = *set.add_runs();
+    to.set_first_page(static_cast<uint32_t>(run.first_page));
+    to.set_page_count(static_cast<uint32_t>(run.page_count));
+    to.set_written(run.written);
+  }
   return absl::OkStatus();
 }
 
@@ -193,6 +242,8 @@ void ControlServer::FillStatistics(v1::Statistics& statistics) {
   statistics.set_vsock_tx_bytes(now.vsock_tx_bytes);
   statistics.set_console_dropped_bytes(now.console_dropped_bytes);
   statistics.set_guest_errors(now.guest_errors);
+  statistics.set_minor_faults(now.minor_faults);
+  statistics.set_major_faults(now.major_faults);
 }
 
 void ControlServer::SendExited(const ExitOutcome& outcome) {

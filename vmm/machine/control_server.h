@@ -51,6 +51,12 @@ class ControlServer {
   absl::Status HandleRequest(const v1::Request& request, FrameFds fds);
   absl::Status Execute(const v1::Request& request, FrameFds& fds, v1::Response& response);
   absl::Status CreateMachine(const v1::CreateMachine& request, FrameFds& fds);
+  absl::Status RestoreMachine(const v1::RestoreMachine& request, FrameFds& fds);
+  // What both need: the VM, callbacks. Once for each process.
+  absl::StatusOr<Machine::Options> TakeMachineOptions();
+  absl::Status AdoptMachine(absl::StatusOr<std::unique_ptr<Machine>> machine);
+  absl::Status SaveMachine(const v1::SaveMachine& request, FrameFds& fds, v1::MachineSaved& saved);
+  absl::Status GetWorkingSet(const v1::GetWorkingSet& request, FrameFds& fds, v1::WorkingSet& set);
   absl::Status StopMachine(const v1::StopMachine& request);
   void FillStatistics(v1::Statistics& statistics);
   void SendExited(const ExitOutcome& outcome);
@@ -63,6 +69,7 @@ class ControlServer {
   // Made while the controller is still preparing its request: on some hosts KVM_CREATE_VM waits for
   // a grace period of the kernel, and a VMM that was spawned ahead of demand has that behind it.
   absl::StatusOr<Vm> vm_;
+  bool machine_tried_ = false;
   std::unique_ptr<Machine> machine_;
   absl::Status result_;
   bool greeted_ = false;

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/machine/create_request.h"
 
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <algorithm>
 
+#include "vmm/machine/device_set.h"
 #include "vmm/machine/limits.h"
+#include "wire/limits.h"
 
 namespace hearth::vmm {
 namespace {
@@ -42,7 +46,8 @@ absl::Status CheckVsock(const v1::Vsock& vsock) {
   return absl::OkStatus();
 }
 
-absl::Status CheckDisks(const v1::CreateMachine& request) {
+template <typename Request>
+absl::Status CheckDisks(const Request& request) {
   if (static_cast<size_t>(request.disks_size()) > kMaxDisks) {
     return absl::InvalidArgumentError(
         absl::StrCat("disks has ", request.disks_size(), " entries, the limit is ", kMaxDisks));
@@ -54,6 +59,57 @@ absl::Status CheckDisks(const v1::CreateMachine& request) {
                                                      " bytes or a NUL, the limit is ",
                                                      kMaxDiskSerialBytes, " bytes"));
     }
+  }
+  return absl::OkStatus();
+}
+
+// What CreateMachine and RestoreMachine have in common.
+template <typename Request>
+absl::Status TakeDevices(const Request& request, FrameFds& fds, MachineConfig& config) {
+  RETURN_IF_ERROR(CheckDisks(request));
+  if (request.has_vsock()) RETURN_IF_ERROR(CheckVsock(request.vsock()));
+  for (int i = 0; i < request.disks_size(); ++i) {
+    const v1::Disk& disk = request.disks(i);
+    ASSIGN_OR_RETURN(UniqueFd file, fds.Take(disk.fd(), absl::StrCat("disks[", i, "].fd")));
+    config.disks.push_back({std::move(file), disk.read_only(), disk.serial()});
+  }
+  if (request.has_vsock()) {
+    config.vsock.emplace();
+    config.vsock->guest_cid = request.vsock().guest_cid();
+    config.vsock->host_ports.assign(request.vsock().guest_ports().begin(),
+                                    request.vsock().guest_ports().end());
+  }
+  if (request.has_console()) {
+    ASSIGN_OR_RETURN(config.console, fds.Take(request.console().fd(), "console.fd"));
+    config.console_bytes_per_second = request.console().bytes_per_second();
+  }
+  return absl::OkStatus();
+}
+
+// The whole file, from its start, whatever its position is.
+absl::StatusOr<std::string> ReadStateFile(int fd) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus("fstat of the state file");
+  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError("the state file is no file");
+  if (static_cast<uint64_t>(info.st_size) > wire::kMaxSavedStateBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the state file has ", info.st_size, " bytes, the limit is ", wire::kMaxSavedStateBytes));
+  }
+  std::string bytes(static_cast<size_t>(info.st_size), '\0');
+  const ssize_t got = pread(fd, bytes.data(), bytes.size(), 0);
+  if (got < 0) return ErrnoStatus("reading the state file");
+  bytes.resize(static_cast<size_t>(got));
+  return bytes;
+}
+
+absl::Status TakeWorkingSet(const v1::WorkingSet& set, std::vector<PageRun>& to) {
+  if (static_cast<size_t>(set.runs_size()) > wire::kMaxPageRuns) {
+    return absl::InvalidArgumentError(absl::StrCat("working_set has ", set.runs_size(),
+                                                   " runs, the limit is ", wire::kMaxPageRuns));
+  }
+  to.reserve(static_cast<size_t>(set.runs_size()));
+  for (const v1::PageRun& run : set.runs()) {
+    to.push_back({run.first_page(), run.page_count(), run.written()});
   }
   return absl::OkStatus();
 }
@@ -76,10 +132,8 @@ absl::StatusOr<MachineConfig> ParseCreateRequest(const v1::CreateMachine& reques
   RETURN_IF_ERROR(CheckMemory(request.memory_mib()));
   if (request.vcpu_count() < 1 || request.vcpu_count() > kMaxVcpus) {
     return absl::InvalidArgumentError(
-        absl::StrCat("vcpu_count is ", request.vcpu_count(), "; this VMM offers ", kMaxVcpus));
+        absl::StrCat("vcpu_count is ", request.vcpu_count(), "; this VMM offers 1 to ", kMaxVcpus));
   }
-  RETURN_IF_ERROR(CheckDisks(request));
-  if (request.has_vsock()) RETURN_IF_ERROR(CheckVsock(request.vsock()));
 
   MachineConfig config;
   config.memory_mib = request.memory_mib();
@@ -89,22 +143,23 @@ absl::StatusOr<MachineConfig> ParseCreateRequest(const v1::CreateMachine& reques
   if (request.has_initrd()) {
     ASSIGN_OR_RETURN(config.initrd, fds.Take(request.initrd_fd(), "initrd_fd"));
   }
-  for (int i = 0; i < request.disks_size(); ++i) {
-    const v1::Disk& disk = request.disks(i);
-    ASSIGN_OR_RETURN(UniqueFd file, fds.Take(disk.fd(), absl::StrCat("disks[", i, "].fd")));
-    config.disks.push_back({std::move(file), disk.read_only(), disk.serial()});
-  }
-  if (request.has_vsock()) {
-    config.vsock.emplace();
-    config.vsock->guest_cid = request.vsock().guest_cid();
-    config.vsock->host_ports.assign(request.vsock().guest_ports().begin(),
-                                    request.vsock().guest_ports().end());
-  }
+  RETURN_IF_ERROR(TakeDevices(request, fds, config));
   config.entropy = request.entropy();
-  if (request.has_console()) {
-    ASSIGN_OR_RETURN(config.console, fds.Take(request.console().fd(), "console.fd"));
-    config.console_bytes_per_second = request.console().bytes_per_second();
-  }
+  return config;
+}
+
+absl::StatusOr<RestoreConfig> ParseRestoreRequest(const v1::RestoreMachine& request,
+                                                  FrameFds& fds) {
+  RestoreConfig config;
+  ASSIGN_OR_RETURN(const UniqueFd state, fds.Take(request.state_fd(), "state_fd"));
+  ASSIGN_OR_RETURN(config.memory, fds.Take(request.memory_fd(), "memory_fd"));
+  RETURN_IF_ERROR(TakeDevices(request, fds, config.machine));
+  RETURN_IF_ERROR(TakeWorkingSet(request.working_set(), config.working_set));
+  ASSIGN_OR_RETURN(const std::string bytes, ReadStateFile(state.get()));
+  ASSIGN_OR_RETURN(config.state, ParseMachineState(bytes));
+  config.machine.memory_mib = config.state.memory_mib;
+  config.machine.vcpu_count = static_cast<uint32_t>(config.state.vcpus.size());
+  config.machine.entropy = DeviceSet::HadEntropy(config.state.devices);
   return config;
 }
 

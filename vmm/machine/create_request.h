@@ -27,4 +27,9 @@ class FrameFds {
 absl::StatusOr<MachineConfig> ParseCreateRequest(const ::hearth::vmm::v1::CreateMachine& request,
                                                  FrameFds& fds);
 
+// The same for a machine to be restored: reads and parses its state, takes the working set. The
+// memory's seals and size are checked when it is mapped.
+absl::StatusOr<RestoreConfig> ParseRestoreRequest(const ::hearth::vmm::v1::RestoreMachine& request,
+                                                  FrameFds& fds);
+
 }  // namespace hearth::vmm

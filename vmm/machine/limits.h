@@ -11,7 +11,7 @@ inline constexpr uint32_t kMinMemoryMib = 2;
 inline constexpr uint32_t kMaxMemoryMib = 64 * 1024;
 // Guest memory comes in whole 2 MiB, so that it can be backed by huge pages.
 inline constexpr uint32_t kMemoryGranuleMib = 2;
-inline constexpr uint32_t kMaxVcpus = 1;
+inline constexpr uint32_t kMaxVcpus = 8;
 // Disks, entropy and vsock together use IRQs 5 to 14.
 inline constexpr size_t kMaxDisks = 8;
 inline constexpr size_t kMaxDiskSerialBytes = 20;

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "vmm/base/unique_fd.h"
+#include "vmm/snapshot/saved_state.h"
+#include "vmm/snapshot/working_set.h"
 
 namespace hearth::vmm {
 
@@ -34,6 +36,14 @@ struct MachineConfig {
   bool entropy = false;
   UniqueFd console;  // May be none.
   uint32_t console_bytes_per_second = 0;
+};
+
+// A machine to be restored. RestoreMachine of hearth.vmm.v1 as a plain value.
+struct RestoreConfig {
+  SavedMachineState state;
+  UniqueFd memory;
+  std::vector<PageRun> working_set;
+  MachineConfig machine;  // Without a kernel; memory, vCPUs and entropy are the saved machine's.
 };
 
 }  // namespace hearth::vmm

@@ -19,6 +19,12 @@ std::optional<MachineState> NextState(MachineState state, MachineEvent event) {
       // A paused guest is resumed for it: only a running one can end itself.
       if (state == S::kRunning || state == S::kPaused) return S::kStopping;
       break;
+    case MachineEvent::kSave:
+      if (state == S::kPaused) return S::kPaused;
+      break;
+    case MachineEvent::kRestore:
+      if (state == S::kCreated) return S::kPaused;
+      break;
     case MachineEvent::kEnd:
       if (state != S::kExited) return S::kExited;
       break;

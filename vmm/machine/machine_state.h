@@ -21,6 +21,8 @@ enum class MachineEvent {
   kPause,
   kResume,
   kStopOrderly,  // Wait for the guest.
+  kSave,         // Write state and memory; the machine stays as it is.
+  kRestore,      // Takes the place of the start: the machine is where the saved one was.
   kEnd,          // The guest ended, a deadline passed, or somebody forces it.
 };
 

@@ -18,6 +18,8 @@ TEST_CASE("machine state: exactly the moves of the table are legal") {
                 {E::kPause, {no, S::kPaused, no, no, no}},
                 {E::kResume, {no, no, S::kRunning, no, no}},
                 {E::kStopOrderly, {no, S::kStopping, S::kStopping, no, no}},
+                {E::kSave, {no, no, S::kPaused, no, no}},
+                {E::kRestore, {S::kPaused, no, no, no, no}},
                 {E::kEnd, {S::kExited, S::kExited, S::kExited, S::kExited, no}}};
   for (const auto& row : kTable) {
     for (int from = 0; from < 5; ++from) {

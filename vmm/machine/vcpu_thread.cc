@@ -67,25 +67,32 @@ void VcpuThread::Interrupt() {
   if (phase_ == Phase::kRunning) pthread_kill(thread_, KickSignal());
 }
 
-void VcpuThread::Pause() {
+void VcpuThread::RequestPause() {
   absl::MutexLock lock(&mutex_);
-  if (command_ == Command::kRun) {
-    command_ = Command::kPark;
-    Interrupt();
-  }
+  if (command_ != Command::kRun) return;
+  command_ = Command::kPark;
+  Interrupt();
+}
+
+bool VcpuThread::AwaitPause() {
+  absl::MutexLock lock(&mutex_);
   const auto outside = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return phase_ == Phase::kParked || phase_ == Phase::kEnded;
   };
   mutex_.Await(absl::Condition(&outside));
+  return phase_ == Phase::kParked;
+}
+
+void VcpuThread::RequestStop() {
+  if (joined_) return;
+  absl::MutexLock lock(&mutex_);
+  command_ = Command::kStop;
+  Interrupt();
 }
 
 void VcpuThread::Stop() {
   if (joined_) return;
-  {
-    absl::MutexLock lock(&mutex_);
-    command_ = Command::kStop;
-    Interrupt();
-  }
+  RequestStop();
   pthread_join(thread_, nullptr);
   joined_ = true;
 }
@@ -184,7 +191,7 @@ bool VcpuThread::HandleExit(ExitOutcome& outcome) {
       outcome = {ExitReason::kHostError, absl::StrCat("unexpected KVM exit ", run.exit_reason)};
       return true;
   }
-  if (reset_requested_.load(std::memory_order_relaxed)) {
+  if (options_.reset_requested->load(std::memory_order_relaxed)) {
     outcome = {ExitReason::kGuestReset, "reset through the keyboard controller"};
     return true;
   }

@@ -37,13 +37,16 @@ struct ExitOutcome {
 // was interrupted, for then the access of the exit before is committed and the vCPU's registers are
 // whole.
 //
-// Threads: the controlling thread calls everything but RequestReset().
+// Threads: the controlling thread calls everything.
 class VcpuThread {
  public:
   struct Options {
     const Bus* ports = nullptr;  // Both outlive the thread.
     const Bus* memory = nullptr;
     absl::Mutex* device_lock = nullptr;
+    // Set by a device while it handles a write, when the guest asked for a reset; looked at after
+    // every access. Shared by the machine's vCPUs.
+    const std::atomic<bool>* reset_requested = nullptr;
     // Runs first on the new thread, before it ever enters the guest: loads its seccomp filter.
     std::function<absl::Status()> enter_jail;
     // The vCPU will not run again, by itself; not called after Stop(). On the vCPU's thread.
@@ -58,14 +61,14 @@ class VcpuThread {
   VcpuThread& operator=(const VcpuThread&) = delete;
 
   void Resume() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Returns when the vCPU is outside the guest and every access it made is done. The caller must
-  // not hold the device lock.
-  void Pause() ABSL_LOCKS_EXCLUDED(mutex_);
-  // The same, for good. Idempotent.
+  // Kicks the vCPU out of the guest and does not wait: so several are paused at once.
+  void RequestPause() ABSL_LOCKS_EXCLUDED(mutex_);
+  // After RequestPause(): returns when the vCPU is outside the guest and every access it made is
+  // done. The caller must not hold the device lock. False when it has ended: it will not go on.
+  bool AwaitPause() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends the thread; idempotent. RequestStop() first stops several at once.
+  void RequestStop() ABSL_LOCKS_EXCLUDED(mutex_);
   void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // The guest asked for a reset; called by a device while it handles a write, on this thread.
-  void RequestReset() { reset_requested_.store(true, std::memory_order_relaxed); }
 
   uint64_t exit_count() const { return exits_.load(std::memory_order_relaxed); }
   // Accesses that no device answered.
@@ -73,7 +76,7 @@ class VcpuThread {
   // The thread's CPU time; what it was at the end once the thread has ended.
   uint64_t CpuNs() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // For tests and reports: only while paused or stopped.
+  // Only while paused or stopped.
   Vcpu& vcpu() { return vcpu_; }
 
  private:
@@ -99,7 +102,6 @@ class VcpuThread {
   Options options_;
   pthread_t thread_{};
   bool joined_ = false;
-  std::atomic<bool> reset_requested_{false};
   std::atomic<uint64_t> exits_{0};
   std::atomic<uint64_t> stray_accesses_{0};
 

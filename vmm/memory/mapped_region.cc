@@ -53,4 +53,17 @@ absl::StatusOr<MappedRegion> MappedRegion::ReadOnlyFile(int fd, size_t size_byte
   return MappedRegion(static_cast<uint8_t*>(data), size_bytes);
 }
 
+absl::StatusOr<MappedRegion> MappedRegion::PrivateFile(int fd, uint64_t offset, size_t size_bytes) {
+  if (!IsWholePages(size_bytes)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("memory size ", size_bytes, " is not a positive number of whole pages"));
+  }
+  void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+                    static_cast<off_t>(offset));
+  if (data == MAP_FAILED) {
+    return ErrnoStatus(absl::StrCat("mmap of a memory file, ", size_bytes, " bytes at ", offset));
+  }
+  return MappedRegion(static_cast<uint8_t*>(data), size_bytes);
+}
+
 }  // namespace hearth::vmm

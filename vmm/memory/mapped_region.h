@@ -27,6 +27,10 @@ class MappedRegion {
   // is shorter: touching the pages beyond its end would raise SIGBUS.
   static absl::StatusOr<MappedRegion> ReadOnlyFile(int fd, size_t size_bytes);
 
+  // A private, writable view of a file's pages: what is written is ours alone. `offset` is a whole
+  // number of pages. The caller has seen to it that the file cannot shrink.
+  static absl::StatusOr<MappedRegion> PrivateFile(int fd, uint64_t offset, size_t size_bytes);
+
   uint8_t* data() const { return data_; }
   size_t size_bytes() const { return size_; }
 

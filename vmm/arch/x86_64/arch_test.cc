@@ -81,6 +81,21 @@ TEST_CASE("mp table: the checksums are right and every pin has its interrupt") {
   CHECK(At<uint16_t>(memory, table + 34) == 1 + 1 + 1 + 24 + 2);
 }
 
+TEST_CASE("mp table: it has an entry for each of 8 processors, the first of which boots") {
+  const GuestMemory memory = MakeMemory(4 << 20);
+  REQUIRE(WriteMpTable(memory, 8).ok());
+  const uint32_t table = At<uint32_t>(memory, kMpTableAddress + 4);
+  CHECK(Sum(memory, table, At<uint16_t>(memory, table + 4)) == 0);
+  for (uint32_t cpu = 0; cpu < 8; ++cpu) {
+    const uint32_t entry = table + 44 + cpu * 20;
+    CHECK(At<uint8_t>(memory, entry) == 0);
+    CHECK(At<uint8_t>(memory, entry + 1) == cpu);
+    CHECK(At<uint8_t>(memory, entry + 3) == (cpu == 0 ? 3 : 1));
+  }
+  CHECK(At<uint8_t>(memory, table + 44 + 8 * 20 + 8) == 2);      // The IOAPIC,
+  CHECK(At<uint8_t>(memory, table + 44 + 8 * 20 + 8 + 1) == 9);  // whose id is its own.
+}
+
 const kvm_cpuid_entry2& Entry(const std::vector<kvm_cpuid_entry2>& entries, uint32_t function) {
   for (const kvm_cpuid_entry2& entry : entries) {
     if (entry.function == function) return entry;
@@ -98,7 +113,7 @@ TEST_CASE("cpuid: one processor under a hypervisor, without what we do not offer
     entry.eax = entry.ebx = entry.ecx = entry.edx = 0xffffffff;
     entries.push_back(entry);
   }
-  AdaptCpuid(entries, false);
+  AdaptCpuid(entries, false, 1);
   const auto features = Entry(entries, 1);
   CHECK((features.ecx & 1u << 31) != 0);  // Hypervisor.
   CHECK((features.ecx & 1u << 5) == 0);   // VMX.
@@ -117,7 +132,7 @@ TEST_CASE("cpuid: the TSC deadline timer is shown only where the LAPIC has it") 
   for (const bool deadline : {false, true}) {
     std::vector<kvm_cpuid_entry2> entries(1);
     entries[0].function = 1;
-    AdaptCpuid(entries, deadline);
+    AdaptCpuid(entries, deadline, 1);
     CHECK(((entries[0].ecx >> 24) & 1) == (deadline ? 1 : 0));
   }
 }

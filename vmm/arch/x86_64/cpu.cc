@@ -4,11 +4,12 @@
 #include <asm/kvm_para.h>
 
 #include <algorithm>
+#include <bit>
 
 namespace hearth::vmm::x86_64 {
 namespace {
 
-constexpr uint32_t Bit(int n) { return uint32_t{1} << n; }
+constexpr uint32_t Bit(uint32_t n) { return uint32_t{1} << n; }
 
 // Kept of KVM's paravirtual features: the clock, free I/O delays, cheap end of interrupt. Left out:
 // asynchronous page faults and everything for many processors.
@@ -16,35 +17,52 @@ constexpr uint32_t kKvmFeatures = Bit(KVM_FEATURE_CLOCKSOURCE) | Bit(KVM_FEATURE
                                   Bit(KVM_FEATURE_NOP_IO_DELAY) | Bit(KVM_FEATURE_PV_EOI) |
                                   Bit(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
 
-void AdaptFeatures(kvm_cpuid_entry2& entry, bool tsc_deadline) {
-  // EBX: one logical processor, APIC id 0; bits 8-15 (CLFLUSH size) stay. EDX 28 is HTT.
-  entry.ebx = (entry.ebx & 0xff00) | Bit(16);
+// How many bits of an APIC id tell one core of the package from another.
+uint32_t CoreBits(uint32_t vcpu_count) {
+  return static_cast<uint32_t>(std::bit_width(vcpu_count - 1));
+}
+
+void AdaptFeatures(kvm_cpuid_entry2& entry, bool tsc_deadline, uint32_t vcpu_count) {
+  // EBX: 23-16 is the number of APIC ids in the package, 31-24 the APIC id; bits 8-15 (CLFLUSH
+  // size) stay. EDX 28 (HTT): there is more than one.
+  entry.ebx = (entry.ebx & 0xff00) | Bit(CoreBits(vcpu_count)) << 16;
   entry.edx &= ~Bit(28);
+  if (vcpu_count > 1) entry.edx |= Bit(28);
   // ECX: no DTES64, MONITOR, DS-CPL, VMX, SMX, EIST, TM2, PDCM; HYPERVISOR on.
   entry.ecx &= ~(Bit(2) | Bit(3) | Bit(4) | Bit(5) | Bit(6) | Bit(7) | Bit(8) | Bit(15));
   entry.ecx |= Bit(31);
   if (tsc_deadline) entry.ecx |= Bit(24);
 }
 
-// Leaf 0xb and 0x1f: a thread level and a core level with one of each.
-void AdaptTopology(kvm_cpuid_entry2& entry) {
-  entry.eax = 0;
-  entry.edx = 0;  // The x2APIC id.
+// Leaf 0xb and 0x1f: a thread level with one in each core, and a core level with all. EAX is how
+// far to shift an x2APIC id for the next level's.
+void AdaptTopology(kvm_cpuid_entry2& entry, uint32_t vcpu_count) {
   const uint32_t level_type = entry.index == 0 ? 1 : entry.index == 1 ? 2 : 0;
-  entry.ebx = level_type == 0 ? 0 : 1;
+  entry.eax = level_type == 2 ? CoreBits(vcpu_count) : 0;
+  entry.edx = 0;  // The x2APIC id.
+  entry.ebx = level_type == 0 ? 0 : level_type == 1 ? 1 : vcpu_count;
   entry.ecx = entry.index | level_type << 8;
+}
+
+// Intel's and AMD's cache leaves: EAX 25-14 is how many APIC ids share the cache, less one. The
+// caches of the first two levels (EAX 7-5) belong to a core, the others to all.
+void AdaptCache(kvm_cpuid_entry2& entry, uint32_t vcpu_count) {
+  const uint32_t level = entry.eax >> 5 & 7;
+  entry.eax &= 0x3fff;
+  if (level > 2) entry.eax |= (Bit(CoreBits(vcpu_count)) - 1) << 14;
 }
 
 }  // namespace
 
-void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline) {
+void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline, uint32_t vcpu_count) {
   for (kvm_cpuid_entry2& entry : entries) {
     switch (entry.function) {
       case 0x1:
-        AdaptFeatures(entry, tsc_deadline);
+        AdaptFeatures(entry, tsc_deadline, vcpu_count);
         break;
-      case 0x4:  // Intel's cache leaf: EAX 31-26 cores, 25-14 threads that share the cache.
-        entry.eax &= 0x3fff;
+      case 0x4:  // Intel's: EAX 31-26 is the number of core ids in the package, less one.
+        AdaptCache(entry, vcpu_count);
+        if ((entry.eax & 0x1f) != 0) entry.eax |= (Bit(CoreBits(vcpu_count)) - 1) << 26;
         break;
       case 0x6:  // Thermal and power: nothing.
       case 0xa:  // Performance counters: nothing.
@@ -52,25 +70,26 @@ void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline) {
         break;
       case 0xb:
       case 0x1f:
-        AdaptTopology(entry);
+        AdaptTopology(entry, vcpu_count);
         break;
       case KVM_CPUID_FEATURES:
         entry.eax &= kKvmFeatures;
         entry.edx = 0;
         break;
       case 0x80000001:  // AMD: SVM, performance counter extensions, topology extensions' siblings.
-        entry.ecx &= ~(Bit(2) | Bit(23) | Bit(24) | Bit(28));
+        entry.ecx &= ~(Bit(1) | Bit(2) | Bit(23) | Bit(24) | Bit(28));
+        if (vcpu_count > 1) entry.ecx |= Bit(1);  // CmpLegacy: leaf 1's HTT means cores.
         break;
-      case 0x80000008:  // ECX: number of cores and size of the APIC id.
-        entry.ecx = 0;
+      case 0x80000008:  // ECX 7-0: cores less one; 15-12: bits of the APIC id that tell them apart.
+        entry.ecx = (vcpu_count - 1) | CoreBits(vcpu_count) << 12;
         break;
       case 0x8000000a:  // SVM's features.
         entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
         break;
-      case 0x8000001d:  // AMD's cache leaf: EAX 25-14 threads that share the cache.
-        entry.eax &= 0x3fff;
+      case 0x8000001d:
+        AdaptCache(entry, vcpu_count);
         break;
-      case 0x8000001e:  // AMD: APIC id, one thread in a core, one node.
+      case 0x8000001e:  // AMD: APIC id; core id, one thread in a core; one node.
         entry.eax = entry.ebx = entry.ecx = 0;
         break;
       default:
@@ -81,6 +100,26 @@ void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline) {
   std::erase_if(entries, [](const kvm_cpuid_entry2& entry) {
     return entry.function > KVM_CPUID_FEATURES && entry.function < 0x80000000;
   });
+}
+
+void SetCpuidApicId(std::vector<kvm_cpuid_entry2>& entries, uint32_t id) {
+  for (kvm_cpuid_entry2& entry : entries) {
+    switch (entry.function) {
+      case 0x1:
+        entry.ebx = (entry.ebx & 0x00ff'ffff) | id << 24;
+        break;
+      case 0xb:
+      case 0x1f:
+        entry.edx = id;
+        break;
+      case 0x8000001e:
+        entry.eax = id;
+        entry.ebx = (entry.ebx & ~uint32_t{0xff}) | id;
+        break;
+      default:
+        break;
+    }
+  }
 }
 
 absl::Status SetPvhEntry(Vcpu& vcpu, uint32_t entry, uint32_t start_info_address) {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which pages of a restored machine were used, and having them there before it runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "vmm/base/status.h"
+#include "vmm/memory/guest_memory.h"
+
+namespace hearth::vmm {
+
+// A run of 4 KiB pages, by its place in the memory file.
+struct PageRun {
+  uint64_t first_page = 0;
+  uint64_t page_count = 0;
+  bool written = false;  // Private to the machine: the guest, or a device, wrote to it.
+
+  bool operator==(const PageRun&) const = default;
+};
+
+// Collects pages in ascending order into at most `limit` runs, in bounded memory: when there would
+// be more, the cheapest neighbours become one, gap included. A page that is then populated for
+// writing without need costs a copy and memory of its own, so it counts for more than one that is
+// only mapped.
+class PageRunCollector {
+ public:
+  explicit PageRunCollector(size_t limit) : limit_(limit) {}
+  // `page` is above all before.
+  void Add(uint64_t page, bool written);
+  std::vector<PageRun> Finish();
+
+ private:
+  void Compact();
+
+  size_t limit_;  // At least 1.
+  std::vector<PageRun> runs_;
+};
+
+// Reads the entries of a /proc/PID/pagemap of this process that belong to `memory`, a private
+// mapping of a memory file.
+absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, int pagemap_fd,
+                                                    size_t max_runs);
+
+// Maps the runs, those written as private copies. A hint: pages outside the memory are passed over,
+// and a kernel that cannot populate (before Linux 5.14) leaves it to the guest's faults.
+void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs);
+
+}  // namespace hearth::vmm
