@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent where it belongs: PID 1 of a guest.
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -180,6 +181,73 @@ TEST_CASE("guest: a Python function is initialised, invoked warm, metered and ki
   result = Invoke(&vm, "5", "\"eat\"", &response);
   REQUIRE(result.outcome() == agent::v1::OUTCOME_OUT_OF_MEMORY);
   REQUIRE(result.user_code_started());
+}
+
+// Over one connection: a virtio-serial port that is closed and opened at once does not tell its
+// guest. That a parked agent dials again is tested on sockets (snapshot_test.cc), and over vsock
+// where whole machines are restored.
+TEST_CASE("guest: a restored instance has a new identity, and its user code stood still") {
+  if (!GuestVm::Possible()) return;
+  GuestVm vm(Files{
+      {"f.py",
+       "import os, random, ssl, tempfile, threading, time, uuid\n"
+       "from hearth_snapshot import after_restore, before_snapshot\n"
+       "hooks, ticks = [], 0\n"
+       "def tick():\n global ticks\n while True:\n  ticks += 1; time.sleep(0.01)\n"
+       "threading.Thread(target=tick, daemon=True).start()\n"
+       "@before_snapshot\ndef before(): hooks.append('before')\n"
+       "@after_restore\ndef after(): hooks.append('after ' + os.environ['SECRET'])\n"
+       "def read(path): return open(path).read().strip()\n"
+       "def handler(event, context):\n"
+       " return dict(hooks=hooks, boot=read('/proc/sys/kernel/random/boot_id'), "
+       "host=os.uname().nodename,\n"
+       "  machine=read('/etc/machine-id'), now=int(time.time()), kernel=os.getrandom(8).hex(),\n"
+       "  uuid=str(uuid.uuid4()), ssl=ssl.RAND_bytes(8).hex(), random=random.random(),\n"
+       "  name=tempfile.mktemp(), mounts=read('/proc/self/mounts').count('boot_id'))\n"}});
+  vm.Configure();
+  REQUIRE_FALSE(StartPython(&vm, "f.handler").has_error());
+  std::string text;
+  Invoke(&vm, "1", "{}", &text);
+  const nlohmann::json before = nlohmann::json::parse(text, nullptr, false);
+  INFO(text);
+  REQUIRE(before["boot"] == vm.host().hello().boot_id());
+  REQUIRE(before["machine"].get<std::string>().size() == 32);
+  REQUIRE(before["mounts"] == 1);
+
+  Call call;
+  call.mutable_prepare_snapshot()->set_hook_timeout_ms(60'000);
+  Reply reply = vm.host().Call(call);
+  INFO(reply.DebugString());
+  REQUIRE(reply.has_snapshot_prepared());
+  REQUIRE_FALSE(reply.snapshot_prepared().has_error());
+  REQUIRE(reply.snapshot_prepared().usage().peak_memory_bytes() > 0);
+
+  agent::v1::RestoreInstance* const restore = call.mutable_restore_instance();
+  restore->set_instance_id("0192f4a0-0000-7abc-8def-0123456789ab");
+  restore->set_hostname("hearth-restored");
+  restore->set_wall_clock_unix_ns(int64_t{1'900'000'000} * 1'000'000'000);
+  restore->set_entropy(std::string(512, 'r'));
+  (*restore->mutable_environment())["SECRET"] = "s";
+  reply = vm.host().Call(call);
+  INFO(reply.DebugString());
+  REQUIRE(reply.has_instance_restored());
+  REQUIRE_FALSE(reply.instance_restored().has_error());
+
+  Invoke(&vm, "2", "{}", &text);
+  const nlohmann::json after = nlohmann::json::parse(text, nullptr, false);
+  INFO(text);
+  REQUIRE(after["hooks"] == nlohmann::json::array({"before", "after s"}));
+  REQUIRE(after["boot"] == reply.instance_restored().boot_id());
+  REQUIRE(after["host"] == "hearth-restored");
+  REQUIRE(after["machine"] == "0192f4a000007abc8def0123456789ab");
+  REQUIRE(after["now"] >= 1'900'000'000);
+  for (const char* drawn : {"boot", "kernel", "uuid", "ssl", "random", "name"}) {
+    REQUIRE(after[drawn] != before[drawn]);
+  }
+  // A program that starts later sees the same.
+  REQUIRE(Shell(&vm, "cat /proc/sys/kernel/random/boot_id /etc/machine-id; uname -n") ==
+          absl::StrCat(reply.instance_restored().boot_id(),
+                       "\n0192f4a000007abc8def0123456789ab\nhearth-restored\n"));
 }
 
 }  // namespace
