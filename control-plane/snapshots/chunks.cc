@@ -97,20 +97,16 @@ absl::StatusOr<UniqueFd> ChunkStore::OpenTenant(const std::string& tenant) const
   return fd;
 }
 
-absl::StatusOr<std::string> ChunkStore::Read(int tenant_folder, absl::string_view digest) {
-  return ReadFileAt(tenant_folder, NameOf(digest), limits::kSnapshotChunkBytes);
-}
-
-void ChunkStore::Prefetch(int tenant_folder, absl::string_view digest) {
-  const UniqueFd fd(openat(tenant_folder, NameOf(digest).c_str(),
-                           O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (fd) static_cast<void>(posix_fadvise(fd.get(), 0, 0, POSIX_FADV_WILLNEED));
+absl::StatusOr<UniqueFd> ChunkStore::OpenChunk(int tenant_folder, absl::string_view digest) {
+  ASSIGN_OR_RETURN(UniqueFd file, OpenFileAt(tenant_folder, NameOf(digest)));
+  static_cast<void>(posix_fadvise(file.get(), 0, 0, POSIX_FADV_WILLNEED));
+  return file;
 }
 
 bool ChunkStore::Has(const std::string& tenant, absl::string_view digest,
                      absl::string_view content) const {
   const absl::StatusOr<std::string> stored =
-      ReadFile(PathOf(tenant, digest), limits::kSnapshotChunkBytes);
+      ReadFile(PathOf(tenant, digest), limits::kMaxStoredChunkBytes);
   return stored.ok() && *stored == content;
 }
 

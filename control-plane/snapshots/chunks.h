@@ -74,10 +74,9 @@ class ChunkStore {
   absl::StatusOr<std::vector<std::string>> Tenants() const { return NamesIn(folder_); }
   // Folder of a tenant's chunks, for Read(). NOT_FOUND when it has none.
   absl::StatusOr<UniqueFd> OpenTenant(const std::string& tenant) const;
-  // A chunk's bytes as they are, unverified. Errors as ReadFile()'s.
-  static absl::StatusOr<std::string> Read(int tenant_folder, absl::string_view digest);
-  // Tells the kernel that Read() of it will follow.
-  static void Prefetch(int tenant_folder, absl::string_view digest);
+  // A chunk's file, to be read by ReadFd(); the kernel begins to read it ahead. Errors as
+  // ReadFile()'s.
+  static absl::StatusOr<UniqueFd> OpenChunk(int tenant_folder, absl::string_view digest);
   // Whether there is a chunk of that name with that very content: a damaged one is not taken for
   // it.
   bool Has(const std::string& tenant, absl::string_view digest, absl::string_view content) const;

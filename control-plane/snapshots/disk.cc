@@ -80,19 +80,22 @@ absl::Status Disk::RemoveTree(const char* step, const std::string& path) const {
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit) {
-  return ReadFileAt(AT_FDCWD, path, limit);
+  ASSIGN_OR_RETURN(const UniqueFd file, OpenFileAt(AT_FDCWD, path));
+  return ReadFd(file.get(), limit);
 }
 
-absl::StatusOr<std::string> ReadFileAt(int at, const std::string& path, size_t limit) {
+absl::StatusOr<UniqueFd> OpenFileAt(int at, const std::string& path) {
   // Without O_NONBLOCK somebody's FIFO would hold us up.
-  const UniqueFd fd(openat(at, path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!fd) {
-    if (errno == ENOENT) return absl::NotFoundError("is missing");
-    if (errno == ELOOP) return absl::DataLossError("is no regular file");
-    return ErrnoStatus(absl::StrCat("cannot be opened (", path, ")"));
-  }
+  UniqueFd file(openat(at, path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (file) return file;
+  if (errno == ENOENT) return absl::NotFoundError("is missing");
+  if (errno == ELOOP) return absl::DataLossError("is no regular file");
+  return ErrnoStatus("cannot be opened");
+}
+
+absl::StatusOr<std::string> ReadFd(int file, size_t limit) {
   struct stat info = {};
-  if (fstat(fd.get(), &info) != 0) return ErrnoStatus(absl::StrCat("stat ", path));
+  if (fstat(file, &info) != 0) return ErrnoStatus("cannot be looked at");
   if (!S_ISREG(info.st_mode)) return absl::DataLossError("is no regular file");
   if (static_cast<uint64_t>(info.st_size) > limit) {
     return absl::DataLossError(absl::StrCat("has ", info.st_size, " bytes; at most ", limit));
@@ -100,10 +103,10 @@ absl::StatusOr<std::string> ReadFileAt(int at, const std::string& path, size_t l
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t got = read(fd.get(), bytes.data() + done, bytes.size() - done);
+    const ssize_t got = read(file, bytes.data() + done, bytes.size() - done);
     if (got < 0) {
       if (errno == EINTR) continue;
-      return ErrnoStatus(absl::StrCat("cannot be read (", path, ")"));
+      return ErrnoStatus("cannot be read");
     }
     if (got == 0) break;  // It shrank meanwhile: what it held will not fit its digest.
     done += static_cast<size_t>(got);

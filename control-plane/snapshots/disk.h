@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "vmm/base/unique_fd.h"
 
 namespace hearth::control {
 
@@ -39,8 +40,9 @@ class Disk {
 // A regular file's content. NOT_FOUND when absent, DATA_LOSS when longer than `limit` or not a
 // regular file. Both begin with "is ..." or "has ...", for the caller to name the file.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit);
-// The same, below the folder `at`.
-absl::StatusOr<std::string> ReadFileAt(int at, const std::string& path, size_t limit);
+// The same in two steps, the path being below the folder `at`. What is opened need not be a file.
+absl::StatusOr<UniqueFd> OpenFileAt(int at, const std::string& path);
+absl::StatusOr<std::string> ReadFd(int file, size_t limit);
 
 // The names in a folder but for "." and "..", sorted; none when it is absent.
 absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& folder);

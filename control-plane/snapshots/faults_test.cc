@@ -207,7 +207,7 @@ TEST_CASE("faults: publishing on a full file system is refused and frees what it
   }
   Place place;
   std::set<uint32_t> pages;
-  for (uint32_t i = 0; i < 256; i += 16) pages.insert(i);  // 16 chunks, 1 MiB.
+  for (uint32_t i = 0; i < 256; ++i) pages.insert(i);  // 16 chunks, 1 MiB.
   const SavedTestMachine machine(1, pages);
   const pid_t child = fork();
   REQUIRE(child >= 0);

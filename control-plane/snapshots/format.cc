@@ -2,6 +2,8 @@
 #include "control-plane/snapshots/format.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +16,9 @@ namespace hearth::control {
 namespace {
 
 namespace pb = hearth::snapshot::v1;
+
+constexpr size_t kPagesOfChunk = limits::kSnapshotChunkBytes / wire::kGuestPageBytes;
+static_assert(kPagesOfChunk == 16, "a stored chunk tells of its pages in 16 bits");
 
 // RFC 9562's text form; any version.
 bool IsUuidText(absl::string_view text) {
@@ -93,6 +98,43 @@ absl::StatusOr<pb::Memory> ParseMemory(absl::string_view bytes, uint32_t memory_
                                             chunks * limits::kSnapshotDigestBytes));
   }
   return memory;
+}
+
+bool IsZero(absl::string_view bytes) {
+  return bytes.empty() ||
+         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+std::string EncodeChunk(absl::string_view chunk) {
+  std::string stored(2, '\0');
+  stored.reserve(limits::kMaxStoredChunkBytes);
+  uint16_t pages = 0;
+  for (size_t page = 0; page < kPagesOfChunk; ++page) {
+    const absl::string_view bytes =
+        chunk.substr(page * wire::kGuestPageBytes, wire::kGuestPageBytes);
+    if (IsZero(bytes)) continue;
+    pages = static_cast<uint16_t>(pages | 1u << page);
+    stored.append(bytes.data(), bytes.size());
+  }
+  stored[0] = static_cast<char>(pages & 0xff);
+  stored[1] = static_cast<char>(pages >> 8);
+  return stored;
+}
+
+absl::StatusOr<StoredChunk> ParseChunk(absl::string_view bytes) {
+  if (bytes.size() < 2) {
+    return absl::DataLossError(absl::StrCat("is truncated: it has ", bytes.size(), " bytes"));
+  }
+  StoredChunk chunk;
+  chunk.pages =
+      static_cast<uint16_t>(static_cast<uint8_t>(bytes[0]) | static_cast<uint8_t>(bytes[1]) << 8);
+  chunk.data = bytes.substr(2);
+  const size_t due = static_cast<size_t>(std::popcount(chunk.pages)) * wire::kGuestPageBytes;
+  if (chunk.data.size() != due) {
+    return absl::DataLossError(absl::StrCat(chunk.data.size() < due ? "is truncated" : "is altered",
+                                            ": it has ", bytes.size(), " of ", 2 + due, " bytes"));
+  }
+  return chunk;
 }
 
 absl::StatusOr<RecordedWorkingSet> ParseWorkingSet(absl::string_view bytes, uint32_t memory_mib) {

@@ -23,6 +23,17 @@ absl::StatusOr<hearth::snapshot::v1::Header> ParseHeader(absl::string_view bytes
 absl::StatusOr<hearth::snapshot::v1::Memory> ParseMemory(absl::string_view bytes,
                                                          uint32_t memory_mib);
 
+bool IsZero(absl::string_view bytes);
+
+// A chunk of memory as it is stored: a little-endian u16 whose bit n tells that page n is not zero,
+// and those pages in order. Most chunks hold zero pages, which so cost neither disk nor digest.
+std::string EncodeChunk(absl::string_view chunk);
+struct StoredChunk {
+  uint16_t pages = 0;      // Bit n: page n is in `data`.
+  absl::string_view data;  // A view of what was parsed.
+};
+absl::StatusOr<StoredChunk> ParseChunk(absl::string_view bytes);
+
 struct RecordedWorkingSet {
   WorkingSet runs;
   uint32_t recordings = 0;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a snapshot under arbitrary bytes: they are refused, or what is told of them is
 // within the limits. The first byte chooses the file, the second the memory's size.
+#include <google/protobuf/stubs/logging.h>
+
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 
@@ -31,6 +34,13 @@ void TryMemory(absl::string_view bytes, uint32_t memory_mib) {
        memory->bytes() * limits::kSnapshotDigestBytes);
 }
 
+void TryChunk(absl::string_view bytes) {
+  const auto chunk = ParseChunk(bytes);
+  if (!chunk.ok()) return;
+  Must(bytes.size() <= limits::kMaxStoredChunkBytes);
+  Must(chunk->data.size() == std::popcount(chunk->pages) * wire::kGuestPageBytes);
+}
+
 void TryWorkingSet(absl::string_view bytes, uint32_t memory_mib) {
   const auto parsed = ParseWorkingSet(bytes, memory_mib);
   if (!parsed.ok()) return;
@@ -50,16 +60,25 @@ void TryWorkingSet(absl::string_view bytes, uint32_t memory_mib) {
 }  // namespace
 }  // namespace hearth::control
 
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  // Or protobuf tells of each string that is no UTF-8, and the run is spent on that.
+  google::protobuf::SetLogHandler(nullptr);
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   const absl::string_view bytes(reinterpret_cast<const char*>(data) + 2, size - 2);
   const uint32_t memory_mib = 1 + data[1] % 8;
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0:
       hearth::control::TryHeader(bytes);
       break;
     case 1:
       hearth::control::TryMemory(bytes, memory_mib);
+      break;
+    case 2:
+      hearth::control::TryChunk(bytes);
       break;
     default:
       hearth::control::TryWorkingSet(bytes, memory_mib);

@@ -110,6 +110,27 @@ TEST_CASE("format: the largest manifest and working set are within their limits"
       ParseWorkingSet(EncodeWorkingSet(working_set), limits::kMaxSnapshotMemoryMib).status()));
 }
 
+TEST_CASE("format: a stored chunk has the pages that are not zero, and no other length") {
+  std::string chunk(limits::kSnapshotChunkBytes, '\0');
+  CHECK(EncodeChunk(chunk) == std::string(2, '\0'));
+  chunk[0] = 'a';
+  chunk[limits::kSnapshotChunkBytes - 1] = 'z';
+  const std::string stored = EncodeChunk(chunk);
+  CHECK(stored.substr(0, 2) == "\x01\x80");
+  CHECK(stored.size() == 2 + 2 * wire::kGuestPageBytes);
+  const auto parsed = ParseChunk(stored);
+  REQUIRE(parsed.ok());
+  CHECK(parsed->pages == 0x8001);
+  CHECK(parsed->data.front() == 'a');
+  CHECK(parsed->data.back() == 'z');
+  CHECK(EncodeChunk(std::string(limits::kSnapshotChunkBytes, 'x')).size() ==
+        limits::kMaxStoredChunkBytes);
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{2}, stored.size() - 1}) {
+    CHECK(absl::IsDataLoss(ParseChunk(stored.substr(0, size)).status()));
+  }
+  CHECK(absl::IsDataLoss(ParseChunk(stored + "x").status()));
+}
+
 TEST_CASE("format: keyed digests and derived keys are what RFC 7693 and RFC 5869 say") {
   // From Python's hashlib and hmac: blake2b(digest_size=32, key=bytes(range(32))) of "abc".
   SnapshotKey key;

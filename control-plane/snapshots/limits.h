@@ -19,6 +19,9 @@ inline constexpr size_t kSnapshotChunkBytes = 64 * 1024;
 inline constexpr size_t kSnapshotDigestBytes = 32;
 inline constexpr size_t kSnapshotKeyBytes = 32;
 
+// A stored chunk: which of its pages are not zero, as 16 bits, and those pages.
+inline constexpr size_t kMaxStoredChunkBytes = 2 + kSnapshotChunkBytes;
+
 // A manifest: a digest for each chunk, and what protobuf adds.
 inline constexpr size_t kMaxMemoryManifestBytes =
     (size_t{kMaxSnapshotMemoryMib} << 20) / kSnapshotChunkBytes * kSnapshotDigestBytes + 64;

@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <deque>
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "control-plane/snapshots/format.h"
 #include "control-plane/snapshots/limits.h"
 #include "vmm/base/status.h"
 #include "wire/limits.h"
@@ -20,8 +21,8 @@ namespace {
 
 constexpr size_t kChunk = limits::kSnapshotChunkBytes;
 constexpr size_t kPage = wire::kGuestPageBytes;
-// How far reading runs ahead of verifying: 16 MiB.
-constexpr size_t kPrefetchedChunks = 256;
+// How far reading runs ahead of verifying: 4 MiB, and as many descriptors.
+constexpr size_t kChunksAhead = 64;
 
 absl::Status ReadAt(int file, uint64_t offset, size_t bytes, char* to) {
   while (bytes > 0) {
@@ -51,14 +52,15 @@ absl::Status WriteAt(int file, uint64_t offset, absl::string_view bytes) {
   return absl::OkStatus();
 }
 
-// Runs of pages that are not zero; the others stay holes, which take no memory.
-absl::Status WriteDataPages(int file, uint64_t offset, absl::string_view bytes) {
-  size_t at = 0;
-  while (at < bytes.size()) {
-    size_t end = at;
-    while (end < bytes.size() && !IsZero(bytes.substr(end, kPage))) end += kPage;
-    if (end > at) RETURN_IF_ERROR(WriteAt(file, offset + at, bytes.substr(at, end - at)));
-    at = end + kPage;
+// Each run of pages at once; zero pages stay holes, which take no memory.
+absl::Status WritePages(int file, uint64_t offset, StoredChunk chunk) {
+  for (uint32_t page = 0; page < kChunk / kPage;) {
+    uint32_t end = page;
+    while (end < kChunk / kPage && (chunk.pages >> end & 1) != 0) ++end;
+    const size_t bytes = (end - page) * kPage;
+    RETURN_IF_ERROR(WriteAt(file, offset + page * kPage, chunk.data.substr(0, bytes)));
+    chunk.data.remove_prefix(bytes);
+    page = end + 1;
   }
   return absl::OkStatus();
 }
@@ -103,33 +105,27 @@ std::vector<uint32_t> OrderOf(const hearth::snapshot::v1::Memory& manifest,
   return order;
 }
 
-absl::StatusOr<std::string> ReadVerified(int folder, absl::string_view digest, uint32_t index,
-                                         KeyedDigest* keyed) {
+absl::Status LoadChunk(const absl::StatusOr<UniqueFd>& file, absl::string_view digest,
+                       uint32_t index, KeyedDigest* keyed, int memory) {
   const auto bad = [&](const absl::Status& why) {
-    const std::string what =
-        absl::StrCat("chunk ", index, " (", absl::BytesToHexString(digest), ")");
     // A chunk that is missing is a loss.
-    return absl::Status(absl::IsNotFound(why) ? absl::StatusCode::kDataLoss : why.code(),
-                        absl::StrCat(what, " ", why.message()));
+    return absl::Status(
+        absl::IsNotFound(why) ? absl::StatusCode::kDataLoss : why.code(),
+        absl::StrCat("chunk ", index, " (", absl::BytesToHexString(digest), ") ", why.message()));
   };
-  absl::StatusOr<std::string> bytes = ChunkStore::Read(folder, digest);
+  if (!file.ok()) return bad(file.status());
+  const absl::StatusOr<std::string> bytes = ReadFd(file->get(), limits::kMaxStoredChunkBytes);
   if (!bytes.ok()) return bad(bytes.status());
-  if (bytes->size() < kChunk) {
-    return bad(absl::DataLossError(
-        absl::StrCat("is truncated: it has ", bytes->size(), " of ", kChunk, " bytes")));
-  }
+  // Judged before it is authenticated, for the words' sake; used after that.
+  const absl::StatusOr<StoredChunk> chunk = ParseChunk(*bytes);
+  if (!chunk.ok()) return bad(chunk.status());
   if (!SameDigest(Raw(keyed->Of(*bytes)), digest)) {
     return bad(absl::DataLossError("is altered, or another tenant's: its digest is another"));
   }
-  return bytes;
+  return WritePages(memory, uint64_t{index} * kChunk, *chunk);
 }
 
 }  // namespace
-
-bool IsZero(absl::string_view bytes) {
-  return bytes.empty() ||
-         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
-}
 
 absl::Status ForEachDataChunk(
     int file, uint64_t bytes,
@@ -185,15 +181,15 @@ absl::StatusOr<UniqueFd> LoadMemory(const ChunkStore& chunks, const std::string&
       return absl::string_view(manifest.chunks())
           .substr(order[place] * limits::kSnapshotDigestBytes, limits::kSnapshotDigestBytes);
     };
-    size_t asked = 0;
+    // Opened ahead, so that the disk reads while digests are made.
+    std::deque<absl::StatusOr<UniqueFd>> ahead;
     for (size_t place = 0; place < order.size(); ++place) {
-      if (asked <= place + kPrefetchedChunks / 2) {
-        const size_t end = std::min(order.size(), place + kPrefetchedChunks);
-        for (; asked < end; ++asked) ChunkStore::Prefetch(folder->get(), digest_of(asked));
+      while (ahead.size() < kChunksAhead && place + ahead.size() < order.size()) {
+        ahead.push_back(ChunkStore::OpenChunk(folder->get(), digest_of(place + ahead.size())));
       }
-      ASSIGN_OR_RETURN(const std::string bytes,
-                       ReadVerified(folder->get(), digest_of(place), order[place], &keyed));
-      RETURN_IF_ERROR(WriteDataPages(file.get(), uint64_t{order[place]} * kChunk, bytes));
+      const absl::StatusOr<UniqueFd> chunk = std::move(ahead.front());
+      ahead.pop_front();
+      RETURN_IF_ERROR(LoadChunk(chunk, digest_of(place), order[place], &keyed, file.get()));
     }
   }
   RETURN_IF_ERROR(Seal(file.get()));

@@ -17,8 +17,6 @@
 
 namespace hearth::control {
 
-bool IsZero(absl::string_view bytes);
-
 // Calls `take` with the index and a copy of each chunk of a file that holds anything but zeros, in
 // order; holes are not read. INVALID_ARGUMENT when the file has another size than `bytes`.
 absl::Status ForEachDataChunk(int file, uint64_t bytes,

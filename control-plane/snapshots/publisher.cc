@@ -11,19 +11,6 @@
 #include "wire/limits.h"
 
 namespace hearth::control {
-namespace {
-
-uint64_t DataPageBytes(absl::string_view chunk) {
-  uint64_t bytes = 0;
-  for (size_t at = 0; at < chunk.size(); at += wire::kGuestPageBytes) {
-    const absl::string_view page = chunk.substr(at, wire::kGuestPageBytes);
-    if (!IsZero(page)) bytes += page.size();
-  }
-  return bytes;
-}
-
-}  // namespace
-
 StorePaths::StorePaths(const std::string& directory)
     : directory(directory),
       key(directory + "/key"),
@@ -77,15 +64,16 @@ absl::Status Publisher::WriteChunks(const SnapshotDraft& draft, std::string* man
   const absl::Status read = ForEachDataChunk(
       draft.memory, bytes, [&](uint64_t index, absl::string_view chunk) -> absl::Status {
         RETURN_IF_ERROR(CheckCancelled());
-        const SnapshotDigest digest = content_.Of(chunk);
+        const std::string stored = EncodeChunk(chunk);
+        const SnapshotDigest digest = content_.Of(stored);
         std::copy(digest.begin(), digest.end(),
                   digests.begin() + static_cast<ptrdiff_t>(index * digest.size()));
-        data_bytes += DataPageBytes(chunk);
+        data_bytes += ParseChunk(stored)->data.size();
         if (!claim_->Add(Raw(digest))) return absl::OkStatus();
-        chunk_bytes += chunk.size();
-        if (chunks_->Has(header_->tenant(), Raw(digest), chunk)) return absl::OkStatus();
+        chunk_bytes += stored.size();
+        if (chunks_->Has(header_->tenant(), Raw(digest), stored)) return absl::OkStatus();
         fresh.emplace_back(Raw(digest));
-        return WriteOne("write a chunk", absl::StrCat(folder, "/", fresh.size() - 1), chunk);
+        return WriteOne("write a chunk", absl::StrCat(folder, "/", fresh.size() - 1), stored);
       });
   RETURN_IF_ERROR(read);
   header_->set_data_bytes(data_bytes);

@@ -20,7 +20,7 @@ TEST_CASE("snapshots: what was published is loaded again, by another store too")
     uid = published.header.uid();
     CHECK(published.header.format_version() == 1);
     CHECK(published.header.data_bytes() == 4 * kTestPage);
-    CHECK(published.header.chunk_bytes() == 3 * limits::kSnapshotChunkBytes);
+    CHECK(published.header.chunk_bytes() == 4 * kTestPage + 3 * 2);
     CHECK(published.header.state_bytes() == machine.state_bytes.size());
     CHECK(published.header.create_unix_ns() > 0);
     CHECK(published.written_bytes > published.header.chunk_bytes());
@@ -81,8 +81,8 @@ TEST_CASE("snapshots: equal chunks of a tenant are stored once, of two tenants a
   CHECK(place.Chunks("t1").size() == 1);
   const PublishedSnapshot second = Publish(store.get(), machine);
   CHECK(place.Chunks("t1").size() == 1);
-  CHECK(second.header.chunk_bytes() == limits::kSnapshotChunkBytes);
-  CHECK(second.written_bytes < limits::kSnapshotChunkBytes);
+  CHECK(second.header.chunk_bytes() == kTestPage + 2);
+  CHECK(second.written_bytes < kTestPage);
   machine.draft.header.set_tenant("t2");
   const std::string other = PublishUnpinned(store.get(), machine);
   REQUIRE(place.Chunks("t2").size() == 1);
@@ -225,7 +225,7 @@ TEST_CASE("snapshots: collecting spares what is wanted, pinned or held") {
   CHECK(result->removed == std::vector<std::string>{idle});
   CHECK(asked == std::vector<std::string>{wanted, idle});
   CHECK(result->chunks_removed == 1);
-  CHECK(result->bytes_freed > limits::kSnapshotChunkBytes);
+  CHECK(result->bytes_freed > kTestPage);
   CHECK(place.Chunks().size() == 3);
   held.reset();
   pinned.pin.Release();
@@ -340,7 +340,7 @@ TEST_CASE("snapshots: the list tells sizes, use and damage") {
   REQUIRE(list->size() == 2);
   CHECK((*list)[0].uid == a);
   CHECK((*list)[0].problem.ok());
-  CHECK((*list)[0].stored_bytes > 2 * limits::kSnapshotChunkBytes);
+  CHECK((*list)[0].stored_bytes > 2 * kTestPage);
   CHECK((*list)[0].resident);
   CHECK((*list)[0].in_use);
   CHECK((*list)[0].resident_bytes == 3 * kTestPage);
