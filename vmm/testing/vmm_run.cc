@@ -15,8 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 #include "vmm/base/token_bucket.h"
-#include "vmm/testing/tiny_guest.h"
-#include "vmm/testing/vmm_process.h"
+#include "vmm/testing/run_machine.h"
 
 namespace hearth::vmm::testing {
 namespace {
@@ -24,22 +23,17 @@ namespace {
 constexpr char kUsage[] =
     "usage: hearth-vmm-run --vmm=PATH --kernel=VMLINUX|--do-nothing [--initrd=FILE]\n"
     "         [--command-line=TEXT] [--repeat=N]\n"
-    "         [--memory-mib=N] [--disk=FILE]... [--entropy] [--guest-cid=N] [--timeout-ms=N]\n"
+    "         [--memory-mib=N] [--vcpus=N] [--disk=FILE]... [--entropy] [--guest-cid=N]\n"
+    "         [--timeout-ms=N] [--snapshot-after=TEXT [--until=TEXT] [--waiting]]\n"
     "Exits with 0 when the guest reset itself. With --do-nothing the guest writes one byte, and\n"
-    "the time from spawn to that byte is shown, N times.\n";
+    "the time from spawn to that byte is shown, N times. With --snapshot-after the machine is "
+    "saved\n"
+    "when its console shows the text, and restored N times in processes of their own (--waiting:\n"
+    "spawned before the time is taken); each runs until its console shows the other text, or "
+    "until\n"
+    "the guest resets itself.\n";
 
-struct Arguments {
-  std::string vmm, kernel, initrd, command_line;
-  std::vector<std::string> disks;
-  uint32_t memory_mib = 128;
-  uint32_t guest_cid = 0;
-  uint32_t timeout_ms = 120'000;
-  uint32_t repeat = 1;
-  bool entropy = false;
-  bool do_nothing = false;
-};
-
-bool Parse(int argc, char** argv, Arguments& to) {
+bool Parse(int argc, char** argv, RunArguments& to) {
   for (int i = 1; i < argc; ++i) {
     absl::string_view text = argv[i];
     bool good = true;
@@ -61,6 +55,14 @@ bool Parse(int argc, char** argv, Arguments& to) {
       good = absl::SimpleAtoi(text, &to.timeout_ms);
     } else if (absl::ConsumePrefix(&text, "--repeat=")) {
       good = absl::SimpleAtoi(text, &to.repeat);
+    } else if (absl::ConsumePrefix(&text, "--vcpus=")) {
+      good = absl::SimpleAtoi(text, &to.vcpus);
+    } else if (absl::ConsumePrefix(&text, "--snapshot-after=")) {
+      to.snapshot_after = std::string(text);
+    } else if (absl::ConsumePrefix(&text, "--until=")) {
+      to.until = std::string(text);
+    } else if (text == "--waiting") {
+      to.waiting = true;
     } else if (text == "--do-nothing") {
       to.do_nothing = true;
     } else if (text == "--entropy") {
@@ -71,45 +73,6 @@ bool Parse(int argc, char** argv, Arguments& to) {
     if (!good) return false;
   }
   return !to.vmm.empty() && to.kernel.empty() == to.do_nothing;
-}
-
-absl::StatusOr<UniqueFd> Open(const std::string& path, int flags = O_RDONLY) {
-  UniqueFd fd(open(path.c_str(), flags | O_CLOEXEC));
-  if (!fd) return ErrnoStatus(path);
-  return fd;
-}
-
-absl::Status Create(VmmProcess& process, const Arguments& arguments, int console) {
-  v1::Request request;
-  v1::CreateMachine& create = *request.mutable_create();
-  create.set_memory_mib(arguments.memory_mib);
-  create.set_vcpu_count(1);
-  create.set_command_line(arguments.command_line);
-  create.set_entropy(arguments.entropy);
-  if (arguments.guest_cid != 0) create.mutable_vsock()->set_guest_cid(arguments.guest_cid);
-  std::vector<UniqueFd> fds;
-  if (arguments.do_nothing) {
-    fds.push_back(MemoryFile(KernelOf(DoNothingCode())));
-  } else {
-    ASSIGN_OR_RETURN(UniqueFd kernel, Open(arguments.kernel));
-    fds.push_back(std::move(kernel));
-  }
-  create.mutable_console()->set_fd(1);
-  fds.emplace_back(dup(console));
-  if (!arguments.initrd.empty()) {
-    create.set_has_initrd(true);
-    create.set_initrd_fd(static_cast<uint32_t>(fds.size()));
-    ASSIGN_OR_RETURN(UniqueFd initrd, Open(arguments.initrd));
-    fds.push_back(std::move(initrd));
-  }
-  for (const std::string& path : arguments.disks) {
-    v1::Disk& disk = *create.add_disks();
-    disk.set_fd(static_cast<uint32_t>(fds.size()));
-    disk.set_read_only(true);
-    ASSIGN_OR_RETURN(UniqueFd file, Open(path));
-    fds.push_back(std::move(file));
-  }
-  return process.Call(std::move(request), std::move(fds)).status();
 }
 
 // What the process costs before the guest runs: of guest memory only boot data is touched by then.
@@ -125,7 +88,7 @@ void ShowMemory(pid_t pid) {
   std::fclose(file);
 }
 
-absl::Status RunOnce(const Arguments& arguments) {
+absl::Status RunOnce(const RunArguments& arguments) {
   int ends[2] = {-1, -1};
   if (arguments.do_nothing && pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus("pipe2");
   const UniqueFd read_end(ends[0]), write_end(ends[1]);
@@ -136,7 +99,7 @@ absl::Status RunOnce(const Arguments& arguments) {
   ASSIGN_OR_RETURN(VmmProcess process, VmmProcess::Spawn(arguments.vmm));
   const double spawned_ms = elapsed_ms();
   RETURN_IF_ERROR(
-      Create(process, arguments, arguments.do_nothing ? write_end.get() : STDOUT_FILENO));
+      CreateMachine(process, arguments, arguments.do_nothing ? write_end.get() : STDOUT_FILENO));
   const double created_ms = elapsed_ms();
   if (arguments.do_nothing) ShowMemory(process.pid());
   v1::Request start;
@@ -164,7 +127,8 @@ absl::Status RunOnce(const Arguments& arguments) {
   return process.Wait(static_cast<int>(arguments.timeout_ms)).status();
 }
 
-absl::Status Run(const Arguments& arguments) {
+absl::Status Run(const RunArguments& arguments) {
+  if (!arguments.snapshot_after.empty()) return RunSnapshot(arguments);
   for (uint32_t i = 0; i < arguments.repeat; ++i) RETURN_IF_ERROR(RunOnce(arguments));
   return absl::OkStatus();
 }
@@ -173,7 +137,7 @@ absl::Status Run(const Arguments& arguments) {
 }  // namespace hearth::vmm::testing
 
 int main(int argc, char** argv) {
-  hearth::vmm::testing::Arguments arguments;
+  hearth::vmm::testing::RunArguments arguments;
   if (!hearth::vmm::testing::Parse(argc, argv, arguments)) {
     std::fputs(hearth::vmm::testing::kUsage, stderr);
     return 2;

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
+#include <cstdio>
 
 #include <algorithm>
 #include <cstring>
@@ -63,7 +65,7 @@ absl::Status LoadSession::TakeEvents() {
       if (finishing_) return absl::OkStatus();
       return absl::AbortedError(absl::StrCat("the guest ended: ", exited_->detail()));
     }
-    if (!event->event.has_vsock_connection() || event->fds.size() != 1) continue;
+    if (!event->event.has_vsock_connection() || event->fds.size() != 1 || finishing_) continue;
     Stream stream;
     stream.socket = std::move(event->fds[0]);
     if (event->event.vsock_connection().port() == kLoadReportPort) {
@@ -183,7 +185,16 @@ absl::Status LoadSession::Await(Condition condition, int patience_ms) {
   while (!condition()) {
     const absl::Status status =
         MonotonicNs() < end_ns ? Step(1000) : absl::DeadlineExceededError("the guest hangs");
-    if (!status.ok()) return Annotate(status, Describe());
+    if (!status.ok()) {
+      auto ws = vmm_.Wait(1000); fprintf(stderr, "DBG wait %d %x\n", ws.ok(), ws.ok() ? *ws : -1); if (system("dmesg | tail -5 >&2")) {}
+      for (int k = 0; k < 4 && !ws.ok(); ++k) {
+        v1::Request r; r.mutable_get_statistics();
+        auto a = vmm_.Call(std::move(r));
+        if (a.ok()) fprintf(stderr, "DBG cpu %llu ms exits %llu rx %llu tx %llu errors %llu\n", (unsigned long long)a->statistics().vcpu_cpu_ns()/1000000, (unsigned long long)a->statistics().exits(), (unsigned long long)a->statistics().vsock_rx_bytes(), (unsigned long long)a->statistics().vsock_tx_bytes(), (unsigned long long)a->statistics().guest_errors());
+        sleep(1);
+      }
+      return Annotate(status, Describe());
+    }
   }
   return absl::OkStatus();
 }
