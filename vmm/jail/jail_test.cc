@@ -2,6 +2,7 @@
 #include "vmm/jail/jail.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -105,6 +106,17 @@ TEST_CASE("jail: a machine is saved by the main thread, and nothing else about K
     CHECK(Killed(kind, [] {
       struct stat info;
       stat("/etc/passwd", &info);
+    }));
+  }
+}
+
+TEST_CASE("jail: every thread may wait for a lock") {
+  if (!Available()) return;
+  for (const ThreadKind kind : kBoth) {
+    CHECK(Survives(kind, [] {
+      int policy = 0;
+      sched_param parameters{};
+      pthread_getschedparam(pthread_self(), &policy, &parameters);
     }));
   }
 }
