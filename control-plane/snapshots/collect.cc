@@ -166,6 +166,7 @@ absl::Status DiskSnapshotStore::SweepChunks(const std::optional<std::string>& te
       }
     }
     if (!whole) continue;
+    RETURN_IF_ERROR(disk_.Announce("sweep a tenant's chunks"));
     RETURN_IF_ERROR(sweep.Run(each, marked, &result->chunks_removed, &result->bytes_freed));
   }
   return absl::OkStatus();

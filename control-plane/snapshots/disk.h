@@ -29,6 +29,8 @@ class Disk {
   absl::Status Sync(const char* step, const std::string& path) const;    // A file or a folder.
   absl::Status Remove(const char* step, const std::string& path) const;  // A file; may be gone.
   absl::Status RemoveTree(const char* step, const std::string& path) const;
+  // A point between steps at which much can happen elsewhere.
+  absl::Status Announce(const char* step) const { return Before(step); }
 
  private:
   absl::Status Before(const char* step) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures the store on this machine, and makes the fixture of testdata/; no test.
-//   snapshots_measure store DIRECTORY MEMORY-FILE [WORKING-SET-MIB]
+//   snapshots_measure store DIRECTORY MEMORY-FILE
 //       publishes a memory of 128 MiB, loads it with the page cache warm and cold, tells times and
 //       bytes
 //   snapshots_measure chunks MEMORY-FILE
@@ -93,7 +93,7 @@ SnapshotDraft DraftOf(int state, int memory, uint32_t memory_mib) {
   return draft;
 }
 
-int Store(const std::string& directory, const std::string& memory_path, uint32_t working_set_mib) {
+int Store(const std::string& directory, const std::string& memory_path) {
   const UniqueFd memory(open(memory_path.c_str(), O_RDONLY | O_CLOEXEC));
   const UniqueFd state = FileWith(30'000, std::string(30'000, 's'));
   struct stat info = {};
@@ -103,7 +103,6 @@ int Store(const std::string& directory, const std::string& memory_path, uint32_t
                                          .before_step = nullptr}));
   SnapshotDraft draft =
       DraftOf(state.get(), memory.get(), static_cast<uint32_t>(info.st_size >> 20));
-  if (working_set_mib > 0) draft.working_set = {{0, working_set_mib * 256, false}};
   const Stopwatch publish;
   PublishedSnapshot published = Must(store->Publish(draft, Cancellation()));
   std::printf("publish %.1f ms (CPU %.1f), %.1f MB written, %.1f MB of data pages\n",
@@ -181,13 +180,12 @@ int Fixture(const std::string& directory) {
 }
 
 int Main(const std::vector<std::string>& arguments) {
-  if (arguments.size() >= 3 && arguments[0] == "store") {
-    const int mib = arguments.size() > 3 ? std::atoi(arguments[3].c_str()) : 0;
-    return Store(arguments[1], arguments[2], static_cast<uint32_t>(mib));
+  if (arguments.size() == 3 && arguments[0] == "store") {
+    return Store(arguments[1], arguments[2]);
   }
   if (arguments.size() == 2 && arguments[0] == "chunks") return Chunks(arguments[1]);
   if (arguments.size() == 2 && arguments[0] == "fixture") return Fixture(arguments[1]);
-  std::cerr << "snapshots_measure store DIRECTORY MEMORY-FILE [WORKING-SET-MIB] | chunks "
+  std::cerr << "snapshots_measure store DIRECTORY MEMORY-FILE | chunks "
                "MEMORY-FILE | fixture DIRECTORY\n";
   return 2;
 }

@@ -80,29 +80,16 @@ absl::Status Seal(int file) {
   return absl::OkStatus();
 }
 
-// The chunks that are not zero: those of the working set first, in its order, then the others.
-std::vector<uint32_t> OrderOf(const hearth::snapshot::v1::Memory& manifest,
-                              const WorkingSet& working_set) {
-  const size_t count = manifest.chunks().size() / limits::kSnapshotDigestBytes;
-  std::vector<bool> taken(count, false);
-  std::vector<uint32_t> order;
-  const auto take = [&](uint64_t chunk) {
-    if (chunk >= count || taken[chunk]) return;
-    taken[chunk] = true;
-    const absl::string_view digest =
-        absl::string_view(manifest.chunks())
-            .substr(chunk * limits::kSnapshotDigestBytes, limits::kSnapshotDigestBytes);
-    if (!IsZero(digest)) order.push_back(static_cast<uint32_t>(chunk));
-  };
-  for (const PageRun& run : working_set) {
-    const uint64_t last = uint64_t{run.first_page} + run.page_count - 1;
-    for (uint64_t chunk = run.first_page / (kChunk / kPage); chunk <= last / (kChunk / kPage);
-         ++chunk) {
-      take(chunk);
+// The chunks that are not zero, in the order in which they were written, and so lie on the disk.
+std::vector<uint32_t> DataChunks(const hearth::snapshot::v1::Memory& manifest) {
+  std::vector<uint32_t> chunks;
+  const absl::string_view digests = manifest.chunks();
+  for (size_t at = 0; at < digests.size(); at += limits::kSnapshotDigestBytes) {
+    if (!IsZero(digests.substr(at, limits::kSnapshotDigestBytes))) {
+      chunks.push_back(static_cast<uint32_t>(at / limits::kSnapshotDigestBytes));
     }
   }
-  for (uint64_t chunk = 0; chunk < count; ++chunk) take(chunk);
-  return order;
+  return chunks;
 }
 
 absl::Status LoadChunk(const absl::StatusOr<UniqueFd>& file, absl::string_view digest,
@@ -166,10 +153,9 @@ absl::StatusOr<std::string> ReadWhole(int file, size_t limit) {
 
 absl::StatusOr<UniqueFd> LoadMemory(const ChunkStore& chunks, const std::string& tenant,
                                     const TenantKeys& keys,
-                                    const hearth::snapshot::v1::Memory& manifest,
-                                    const WorkingSet& working_set) {
+                                    const hearth::snapshot::v1::Memory& manifest) {
   ASSIGN_OR_RETURN(UniqueFd file, NewMemfd("hearth-memory", manifest.bytes()));
-  const std::vector<uint32_t> order = OrderOf(manifest, working_set);
+  const std::vector<uint32_t> order = DataChunks(manifest);
   if (!order.empty()) {
     absl::StatusOr<UniqueFd> folder = chunks.OpenTenant(tenant);
     if (absl::IsNotFound(folder.status())) {

@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "control-plane/backend/working_set.h"
 #include "control-plane/snapshots/chunks.h"
 #include "control-plane/snapshots/keys.h"
 #include "hearth/snapshot/v1/snapshot.pb.h"
@@ -25,13 +24,11 @@ absl::Status ForEachDataChunk(int file, uint64_t bytes,
 // A file's content from its beginning. INVALID_ARGUMENT when it is empty or longer than `limit`.
 absl::StatusOr<std::string> ReadWhole(int file, size_t limit);
 
-// The memory of a manifest: every chunk verified, zero pages left as holes, sealed. Chunks of the
-// working set are asked of the disk first. DATA_LOSS names the chunk that is altered, truncated or
-// missing.
+// The memory of a manifest: every chunk verified, zero pages left as holes, sealed. DATA_LOSS names
+// the chunk that is altered, truncated or missing.
 absl::StatusOr<UniqueFd> LoadMemory(const ChunkStore& chunks, const std::string& tenant,
                                     const TenantKeys& keys,
-                                    const hearth::snapshot::v1::Memory& manifest,
-                                    const WorkingSet& working_set);
+                                    const hearth::snapshot::v1::Memory& manifest);
 
 // A sealed memfd with these bytes.
 absl::StatusOr<UniqueFd> SealedMemfd(const char* name, absl::string_view bytes);

@@ -191,7 +191,7 @@ absl::StatusOr<Residents::Snapshot> DiskSnapshotStore::LoadResident(
   }
   ASSIGN_OR_RETURN(const pb::Memory manifest, reader_.Memory(snapshot));
   absl::StatusOr<UniqueFd> memory =
-      LoadMemory(chunks_, snapshot.header.tenant(), snapshot.keys, manifest, *shared->runs());
+      LoadMemory(chunks_, snapshot.header.tenant(), snapshot.keys, manifest);
   if (!memory.ok()) return Annotate(memory.status(), absl::StrCat("snapshot ", uid));
   absl::StatusOr<UniqueFd> state_file = SealedMemfd("hearth-state", state);
   if (!state_file.ok()) return Annotate(state_file.status(), absl::StrCat("snapshot ", uid));

@@ -280,6 +280,56 @@ TEST_CASE("snapshots: chunks are swept beside publishers and none of theirs is l
   CHECK(place.Chunks().empty());
 }
 
+TEST_CASE("snapshots: a sweep at each step of publishing takes nothing that is being published") {
+  // What it shares with one that is deleted meanwhile, and what is new.
+  const SavedTestMachine old_machine(1, {0, 20, 40});
+  const SavedTestMachine machine(1, {0, 20, 40, 60, 80});
+  bool reached = true;
+  for (int step = 0; reached; ++step) {
+    INFO(step);
+    Place place;
+    SnapshotStore* raw = nullptr;
+    std::string old_uid;
+    int left = step;
+    reached = false;
+    auto store = OpenStore(place, 0, [&](const char*) {
+      if (!raw || left-- != 0) return absl::OkStatus();
+      reached = true;
+      return raw->Delete(old_uid);
+    });
+    old_uid = PublishUnpinned(store.get(), old_machine);
+    raw = store.get();
+    const std::string uid = PublishUnpinned(raw, machine);
+    raw = nullptr;
+    CHECK(SameFiles(Load(store.get(), uid)->memory(), machine.memory.get(), 1 << 20));
+    if (reached) CHECK(place.Chunks().size() == 5);
+  }
+}
+
+TEST_CASE("snapshots: a sweep that read the manifests before one was published spares its chunks") {
+  Place place;
+  const SavedTestMachine machine(1, {0, 20, 40});
+  SnapshotStore* raw = nullptr;
+  std::string uid;
+  auto store = OpenStore(place, 0, [&](const char* step) {
+    if (raw && uid.empty() && std::string(step) == "sweep a tenant's chunks") {
+      uid = PublishUnpinned(raw, machine);
+    }
+    return absl::OkStatus();
+  });
+  const std::string going = PublishUnpinned(store.get(), SavedTestMachine(2, {0}));
+  raw = store.get();
+  const auto result = store->Collect([&](const SnapshotInfo& info) { return info.uid != going; });
+  REQUIRE(result.ok());
+  CHECK(result->removed == std::vector<std::string>{going});
+  CHECK(result->chunks_removed == 1);
+  REQUIRE_FALSE(uid.empty());
+  CHECK(SameFiles(Load(store.get(), uid)->memory(), machine.memory.get(), 1 << 20));
+  // Only for as long as that sweep ran.
+  CHECK(store->Delete(uid).ok());
+  CHECK(place.Chunks().empty());
+}
+
 TEST_CASE("snapshots: working sets are replaced and joined, and who holds one sees it") {
   Place place;
   auto store = OpenStore(place);
