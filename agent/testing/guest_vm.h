@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "agent/testing/guest_files.h"
 #include "agent/testing/test_host.h"
 
 namespace hearth::agent {
@@ -20,8 +21,7 @@ class GuestVm {
                    const std::string& runtime = "python3.11", int memory_mib = 256);
   ~GuestVm();
 
-  // False, with a warning that says what is missing, when there is no QEMU or no image store
-  // ($HEARTH_IMAGES, or the cache's).
+  // False, with a warning that says what is missing, when there is no QEMU or no image store.
   static bool Possible();
 
   TestHost& host() { return *host_; }
@@ -31,7 +31,7 @@ class GuestVm {
   std::string Console() const;
 
  private:
-  std::string directory_;
+  GuestFiles files_;
   pid_t pid_ = 0;
   std::unique_ptr<TestHost> host_;
 };
