@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::array<int, 2> fds;
   if (pipe2(fds.data(), O_CLOEXEC | O_NONBLOCK) != 0) abort();
   UniqueFd reader(fds[0]);
-  absl::Mutex lock;
+  Mutex lock;
   auto loop = *EventLoop::Create();
   auto serial = *Serial::Create(
       {UniqueFd(fds[1]), input.ConsumeIntegralInRange<uint64_t>(0, 4), [] {}, loop.get(), &lock});

@@ -43,13 +43,13 @@ class TestDevices {
 
   uint32_t Read(uint64_t offset) {
     uint32_t value = 0;
-    absl::MutexLock lock(&lock_);
+    MutexLock lock(&lock_);
     REQUIRE(set->memory_bus().Read(x86_64::kVirtioMmioBase + offset,
                                    {reinterpret_cast<uint8_t*>(&value), sizeof(value)}));
     return value;
   }
   void Write(uint64_t offset, uint32_t value) {
-    absl::MutexLock lock(&lock_);
+    MutexLock lock(&lock_);
     REQUIRE(set->memory_bus().Write(x86_64::kVirtioMmioBase + offset,
                                     {reinterpret_cast<const uint8_t*>(&value), sizeof(value)}));
   }
@@ -73,13 +73,13 @@ class TestDevices {
     Write(kVirtioMmioQueueNotify, 0);
   }
   v1::SavedDevices Save() {
-    absl::MutexLock lock(&lock_);
+    MutexLock lock(&lock_);
     auto saved = set->Save();
     REQUIRE(saved.ok());
     return *saved;
   }
   absl::Status Restore(const v1::SavedDevices& saved) {
-    absl::MutexLock lock(&lock_);
+    MutexLock lock(&lock_);
     return set->Restore(saved);
   }
   void RunLoop() {
@@ -99,7 +99,7 @@ class TestDevices {
  private:
   std::unique_ptr<Vm> vm_;
   std::unique_ptr<EventLoop> loop_ = *EventLoop::Create();
-  absl::Mutex lock_;
+  Mutex lock_;
 
  public:
   std::unique_ptr<DeviceSet> set;

@@ -87,7 +87,7 @@ void EventLoop::Wake() {
 void EventLoop::Post(std::function<void()> task) {
   bool first = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     first = posted_.empty();
     posted_.push_back(std::move(task));
   }
@@ -102,7 +102,7 @@ void EventLoop::Stop() {
 void EventLoop::RunPosted() {
   std::vector<std::function<void()>> tasks;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     tasks.swap(posted_);
   }
   for (auto& task : tasks) task();

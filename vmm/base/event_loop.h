@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 
@@ -63,7 +63,7 @@ class EventLoop {
   uint32_t next_generation_ = 1;
   std::atomic<bool> stopped_{false};
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::function<void()>> posted_ ABSL_GUARDED_BY(mutex_);
 };
 

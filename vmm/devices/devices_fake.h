@@ -48,7 +48,7 @@ class DevicesFake {
  private:
   void CreateDevices(const Options& options);
 
-  absl::Mutex lock_;
+  Mutex lock_;
   std::unique_ptr<EventLoop> loop_;
   int serial_interrupts_ = 0;
   std::unique_ptr<Serial> serial_;

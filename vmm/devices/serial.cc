@@ -65,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Serial>> Serial::Create(Options options) {
   if (serial->output_) {
     Serial* self = serial.get();
     ASSIGN_OR_RETURN(serial->flush_timer_, Timer::Create(loop, [self] {
-                       absl::MutexLock lock(self->device_lock_);
+                       MutexLock lock(self->device_lock_);
                        self->flush_armed_ = false;
                        self->Flush();
                      }));

@@ -13,8 +13,8 @@
 #include <memory>
 #include <span>
 
-#include "absl/synchronization/mutex.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/token_bucket.h"
 #include "vmm/base/unique_fd.h"
 #include "vmm/bus/bus_device.h"
@@ -56,7 +56,7 @@ class Serial : public BusDevice {
     InterruptLine interrupt;
     // Both outlive the device, which is destroyed on the loop's thread without the lock.
     EventLoop* loop = nullptr;
-    absl::Mutex* device_lock = nullptr;
+    Mutex* device_lock = nullptr;
   };
   static absl::StatusOr<std::unique_ptr<Serial>> Create(Options options);
 
@@ -93,7 +93,7 @@ class Serial : public BusDevice {
 
   UniqueFd output_;
   InterruptLine interrupt_;
-  absl::Mutex* device_lock_;
+  Mutex* device_lock_;
   std::unique_ptr<Timer> flush_timer_;
   TokenBucket rate_;
   SerialState state_;

@@ -39,7 +39,7 @@ struct Fixture {
     return text;
   }
 
-  absl::Mutex lock;
+  Mutex lock;
   UniqueFd reader;
   int interrupts = 0;
   std::unique_ptr<EventLoop> loop;
@@ -110,7 +110,7 @@ TEST_CASE("serial: a reader that is gone ends the output for good") {
 
 TEST_CASE("serial: without an output descriptor the registers still work") {
   auto loop = *EventLoop::Create();
-  absl::Mutex lock;
+  Mutex lock;
   auto serial = *Serial::Create({UniqueFd(), 0, {}, loop.get(), &lock});
   const std::array<uint8_t, 1> byte = {'x'};
   serial->Write(0, byte);

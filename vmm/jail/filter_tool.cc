@@ -82,8 +82,6 @@ void AllowCommon(Filter& filter) {
   filter.Allow({SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise)});
   filter.Allow({SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(nanosleep),
                 SCMP_SYS(clock_nanosleep), SCMP_SYS(restart_syscall)});
-  // absl::Mutex asks for its thread's priority, by pthread_getschedparam, before it waits in line.
-  filter.Allow({SCMP_SYS(sched_getparam), SCMP_SYS(sched_getscheduler)});
   // Clocks are the vDSO's, except where the host's clock source cannot be read there; CPU clocks
   // always enter the kernel.
   filter.Allow({SCMP_SYS(clock_gettime)});

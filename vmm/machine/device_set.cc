@@ -107,7 +107,7 @@ absl::Status DeviceSet::WatchNotification(Slot* slot, uint16_t queue, uint64_t b
   RETURN_IF_ERROR(wiring_.loop->Add(fd, EPOLLIN,
                                     [this, transport = slot->transport.get(), fd, queue](uint32_t) {
                                       Consume(fd);
-                                      absl::MutexLock lock(wiring_.device_lock);
+                                      MutexLock lock(wiring_.device_lock);
                                       transport->NotifyQueue(queue);
                                     }));
   slot->notifications.push_back(std::move(notification));
@@ -123,12 +123,12 @@ void DeviceSet::Quiesce() {
       for (uint16_t queue = 0; queue < slot->notifications.size(); ++queue) {
         if (!Consume(slot->notifications[queue].get())) continue;
         signalled = true;
-        absl::MutexLock lock(wiring_.device_lock);
+        MutexLock lock(wiring_.device_lock);
         slot->transport->NotifyQueue(queue);
       }
     }
   }
-  absl::MutexLock lock(wiring_.device_lock);
+  MutexLock lock(wiring_.device_lock);
   serial_->Flush();
 }
 

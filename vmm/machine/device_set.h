@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/bus/bus.h"
 #include "vmm/devices/block.h"
@@ -34,7 +34,7 @@ class DeviceSet {
     Vm* vm = nullptr;  // All outlive the set.
     const GuestMemory* memory = nullptr;
     EventLoop* loop = nullptr;
-    absl::Mutex* device_lock = nullptr;
+    Mutex* device_lock = nullptr;
     std::function<void()> guest_reset;  // The guest asked for a reset. On a vCPU's thread.
     Vsock::AcceptCallback accept;
     GuestErrors::Log log;

@@ -187,7 +187,7 @@ void Machine::End(ExitOutcome outcome) {
   for (const auto& thread : vcpu_threads_) thread->RequestStop();
   for (const auto& thread : vcpu_threads_) thread->Stop();
   {
-    absl::MutexLock lock(&device_lock_);
+    MutexLock lock(&device_lock_);
     devices_->FlushConsole();
   }
   options_.loop->Post([this, alive = alive_, outcome = std::move(outcome)]() mutable {
@@ -199,7 +199,7 @@ absl::Status Machine::ConnectVsock(uint32_t port, UniqueFd socket) {
   if (state_ == MachineState::kExited) {
     return absl::FailedPreconditionError("the machine has ended");
   }
-  absl::MutexLock lock(&device_lock_);
+  MutexLock lock(&device_lock_);
   Vsock* vsock = devices_->vsock();
   if (vsock == nullptr) return absl::FailedPreconditionError("the machine has no vsock device");
   return vsock->ConnectVsock(port, std::move(socket));
@@ -217,7 +217,7 @@ MachineStatistics Machine::Statistics() {
     statistics.exits += thread->exit_count();
     statistics.guest_errors += thread->stray_accesses();
   }
-  absl::MutexLock lock(&device_lock_);
+  MutexLock lock(&device_lock_);
   for (const auto& block : devices_->blocks()) {
     statistics.block_read_bytes += block->counters().read_bytes;
     statistics.block_write_bytes += block->counters().write_bytes;

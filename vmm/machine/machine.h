@@ -8,8 +8,8 @@
 #include <optional>
 #include <string>
 
-#include "absl/synchronization/mutex.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/kvm/system.h"
 #include "vmm/machine/device_set.h"
@@ -121,7 +121,7 @@ class Machine {
   GuestMemory memory_;
   bool restored_ = false;
   std::vector<Cpuid> cpuids_;  // What each vCPU was given.
-  absl::Mutex device_lock_;
+  Mutex device_lock_;
   std::atomic<bool> reset_requested_{false};
   std::unique_ptr<DeviceSet> devices_;
   std::unique_ptr<Timer> stop_timer_;

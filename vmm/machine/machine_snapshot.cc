@@ -42,7 +42,7 @@ absl::StatusOr<SavedSizes> Machine::Save(int state_fd, int memory_fd) {
   devices_->Quiesce();
   SavedMachineState saved;
   {
-    absl::MutexLock lock(&device_lock_);
+    MutexLock lock(&device_lock_);
     ASSIGN_OR_RETURN(saved.devices, devices_->Save());
   }
   ASSIGN_OR_RETURN(const auto kernel_msrs, options_.system->MsrIndexList());
@@ -88,7 +88,7 @@ absl::Status Machine::RestoreState(const SavedMachineState& saved, std::vector<V
   RETURN_IF_ERROR(StartDeadlineTimers(vcpus, saved.vcpus));
   for (const SavedVcpuState& vcpu : saved.vcpus) cpuids_.push_back(vcpu.cpuid);
   // Last: it raises interrupts.
-  absl::MutexLock lock(&device_lock_);
+  MutexLock lock(&device_lock_);
   return devices_->Restore(saved.devices);
 }
 

@@ -202,7 +202,7 @@ void VcpuThread::HandlePortAccess() {
   const auto& io = vcpu_.run().io;
   std::span<uint8_t> data = vcpu_.run_area().subspan(io.data_offset, size_t{io.size} * io.count);
   uint64_t stray = 0;
-  absl::MutexLock lock(options_.device_lock);
+  MutexLock lock(options_.device_lock);
   for (; !data.empty(); data = data.subspan(io.size)) {
     const auto access = data.first(io.size);
     const bool answered = io.direction == KVM_EXIT_IO_IN ? options_.ports->Read(io.port, access)
@@ -215,7 +215,7 @@ void VcpuThread::HandlePortAccess() {
 void VcpuThread::HandleMemoryAccess() {
   auto& mmio = vcpu_.run().mmio;
   const std::span<uint8_t> access(mmio.data, mmio.len);
-  absl::MutexLock lock(options_.device_lock);
+  MutexLock lock(options_.device_lock);
   const bool answered = mmio.is_write != 0 ? options_.memory->Write(mmio.phys_addr, access)
                                            : options_.memory->Read(mmio.phys_addr, access);
   if (!answered) stray_accesses_.fetch_add(1, std::memory_order_relaxed);

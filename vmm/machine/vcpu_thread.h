@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/bus/bus.h"
 #include "vmm/kvm/vcpu.h"
@@ -43,7 +44,7 @@ class VcpuThread {
   struct Options {
     const Bus* ports = nullptr;  // Both outlive the thread.
     const Bus* memory = nullptr;
-    absl::Mutex* device_lock = nullptr;
+    Mutex* device_lock = nullptr;
     // Set by a device while it handles a write, when the guest asked for a reset; looked at after
     // every access. Shared by the machine's vCPUs.
     const std::atomic<bool>* reset_requested = nullptr;

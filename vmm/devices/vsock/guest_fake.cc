@@ -148,7 +148,7 @@ VsockGuestFake::Accepted VsockGuestFake::Connect(uint32_t guest_port) {
 VsockGuestFake::Accepted VsockGuestFake::AcceptFromHost() {
   auto pair = MakeSocketPair();
   {
-    absl::MutexLock lock(&lock_);
+    MutexLock lock(&lock_);
     if (!device_->ConnectVsock(5000, std::move(pair[1])).ok()) abort();
   }
   const auto request = Receive();

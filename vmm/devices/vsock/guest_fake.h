@@ -70,14 +70,14 @@ class VsockGuestFake {
   MmioDriverFake& driver() { return *driver_; }
   Vsock& device() { return *device_; }
   EventLoop& loop() { return *loop_; }
-  absl::Mutex& lock() { return lock_; }
+  Mutex& lock() { return lock_; }
   std::deque<Accepted>& accepted() { return accepted_; }
   bool refuse_accepts = false;
 
  private:
   void CreateDevice(uint32_t cid, std::vector<uint32_t> host_ports);
 
-  absl::Mutex lock_;
+  Mutex lock_;
   std::unique_ptr<EventLoop> loop_;
   std::deque<Accepted> accepted_;
   std::unique_ptr<Vsock> device_;

@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<Vsock>> Vsock::Create(Options options) {
   std::unique_ptr<Vsock> vsock(new Vsock(std::move(options)));
   Vsock* self = vsock.get();
   ASSIGN_OR_RETURN(vsock->sweep_timer_, Timer::Create(loop, [self] {
-                     absl::MutexLock lock(self->options_.device_lock);
+                     MutexLock lock(self->options_.device_lock);
                      self->Sweep();
                    }));
   return vsock;
@@ -101,7 +101,7 @@ absl::StatusOr<VsockConnection*> Vsock::AddConnection(VsockPorts ports, VsockSta
       std::make_unique<VsockConnection>(ports, state, std::move(socket), options_.loop);
   VsockConnection* raw = connection.get();
   RETURN_IF_ERROR(options_.loop->Add(fd, kSocketEvents, [this, raw](uint32_t events) {
-    absl::MutexLock lock(options_.device_lock);
+    MutexLock lock(options_.device_lock);
     // Doomed connections stay watched until the loop's thread frees them.
     if (raw->state() != VsockState::kClosed) OnSocket(*raw, events);
   }));
@@ -216,7 +216,7 @@ void Vsock::DropAll() {
   // This may be a vCPU's thread; only the loop's may unwatch and close. The device may be gone by
   // then, with the list emptied.
   options_.loop->Post([doomed = doomed_, lock = options_.device_lock] {
-    absl::MutexLock hold(lock);
+    MutexLock hold(lock);
     doomed->connections.clear();
   });
 }

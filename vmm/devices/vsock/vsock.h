@@ -19,8 +19,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/base/token_bucket.h"
 #include "vmm/base/unique_fd.h"
@@ -65,7 +65,7 @@ class Vsock : public VirtioDevice {
     std::vector<uint32_t> host_ports;  // Those the guest may connect to, at most kVsockMaxPorts.
     AcceptCallback accept;
     EventLoop* loop = nullptr;  // Both outlive the device.
-    absl::Mutex* device_lock = nullptr;
+    Mutex* device_lock = nullptr;
     // For tests of the timeouts.
     uint64_t (*now_ns)() = MonotonicNs;
   };

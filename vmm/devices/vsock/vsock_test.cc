@@ -112,7 +112,7 @@ TEST_CASE("vsock: only stream sockets are connected") {
 
 TEST_CASE("vsock: host ports and CID are checked at creation") {
   auto loop = *EventLoop::Create();
-  absl::Mutex lock;
+  Mutex lock;
   CHECK_FALSE(Vsock::Create({2, {}, {}, loop.get(), &lock}).ok());
   CHECK_FALSE(Vsock::Create({UINT32_MAX, {}, {}, loop.get(), &lock}).ok());
   CHECK_FALSE(Vsock::Create({3, std::vector<uint32_t>(17, 1), {}, loop.get(), &lock}).ok());
@@ -284,7 +284,7 @@ TEST_CASE("vsock: resets from a vCPU's thread do not race with the loop's") {
   std::atomic<bool> done{false};
   std::thread vcpu([&] {
     for (int i = 0; i < 200; ++i) {
-      absl::MutexLock lock(&guest.lock());
+      MutexLock lock(&guest.lock());
       guest.driver().Write(0x70, 0);
       guest.driver().Start();
     }
@@ -295,7 +295,7 @@ TEST_CASE("vsock: resets from a vCPU's thread do not race with the loop's") {
     auto pair = MakeSocketPair();
     send(pair[0].get(), "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     {
-      absl::MutexLock lock(&guest.lock());
+      MutexLock lock(&guest.lock());
       (void)guest.device().ConnectVsock(5000, std::move(pair[1]));
     }
     hosts.push_back(std::move(pair[0]));
@@ -313,7 +313,7 @@ TEST_CASE("vsock: resets from a vCPU's thread do not race with the loop's") {
 }
 
 TEST_CASE("vsock: a connect before the driver is ready waits for it") {
-  absl::Mutex lock;
+  Mutex lock;
   auto loop = *EventLoop::Create();
   auto device = *Vsock::Create({3, {}, {}, loop.get(), &lock});
   MmioDriverFake driver(device.get());
