@@ -26,11 +26,15 @@ if(HEARTH_FUZZ)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
-# hearth_library(NAME SRCS a.cc ... DEPS target ...)
+# hearth_library(NAME [UNITY] SRCS a.cc ... DEPS target ...): UNITY is for libraries whose sources take
+# longer to parse (gRPC, protobuf, JSON) than to compile; with HEARTH_UNITY several go into one unit.
 function(hearth_library name)
-  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "UNITY" "" "SRCS;DEPS" ${ARGN})
   if(ARG_SRCS)
     add_library(${name} STATIC ${ARG_SRCS})
+    if(ARG_UNITY AND HEARTH_UNITY)
+      set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+    endif()
     target_link_libraries(${name} PUBLIC hearth_options ${ARG_DEPS})
   else()
     add_library(${name} INTERFACE)

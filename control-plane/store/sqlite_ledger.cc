@@ -16,7 +16,7 @@ namespace {
 
 using hearth::v1::Invocation;
 
-constexpr char kSchema1[] = R"sql(
+constexpr char kLedgerSchema1[] = R"sql(
 CREATE TABLE usage (
   name TEXT PRIMARY KEY, tenant TEXT NOT NULL, function TEXT NOT NULL, id TEXT NOT NULL,
   end_ms INTEGER NOT NULL, outcome INTEGER NOT NULL, start_kind INTEGER NOT NULL,
@@ -254,7 +254,7 @@ class SqliteLedger final : public Ledger {
 
 absl::StatusOr<std::unique_ptr<Ledger>> OpenSqliteLedger(const std::string& path,
                                                          int64_t max_pages) {
-  const SqliteOptions options{{kSchema1}, max_pages};
+  const SqliteOptions options{{kLedgerSchema1}, max_pages};
   ASSIGN_OR_RETURN(auto writer, SqliteDatabase::Open(path, options));
   ASSIGN_OR_RETURN(auto reader, SqliteDatabase::Open(path, options));
   return std::make_unique<SqliteLedger>(std::move(writer), std::move(reader));

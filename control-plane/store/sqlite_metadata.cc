@@ -8,7 +8,7 @@ namespace hearth::control {
 namespace {
 
 // sort_key is unique below a parent, so that pages neither skip nor repeat a record.
-constexpr char kSchema1[] = R"sql(
+constexpr char kMetadataSchema1[] = R"sql(
 CREATE TABLE tenants (
   name TEXT PRIMARY KEY, parent TEXT NOT NULL, sort_key TEXT NOT NULL, reference TEXT,
   body BLOB NOT NULL) STRICT;
@@ -273,7 +273,7 @@ class SqliteMetadata final : public MetadataStore {
 
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenSqliteMetadata(const std::string& path,
                                                                   int64_t max_pages) {
-  ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, {{kSchema1}, max_pages}));
+  ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, {{kMetadataSchema1}, max_pages}));
   return std::make_unique<SqliteMetadata>(std::move(database));
 }
 

@@ -7,7 +7,7 @@
 namespace hearth::control {
 namespace {
 
-constexpr char kSchema1[] = R"sql(
+constexpr char kQueueSchema1[] = R"sql(
 CREATE TABLE items (
   id TEXT PRIMARY KEY, function TEXT NOT NULL, body BLOB NOT NULL, not_before_ms INTEGER NOT NULL,
   owner TEXT NOT NULL DEFAULT '', epoch INTEGER NOT NULL DEFAULT 0,
@@ -145,7 +145,7 @@ class SqliteQueue final : public InvocationQueue {
 
 absl::StatusOr<std::unique_ptr<InvocationQueue>> OpenSqliteQueue(const std::string& path,
                                                                  int64_t max_pages) {
-  ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, {{kSchema1}, max_pages}));
+  ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, {{kQueueSchema1}, max_pages}));
   return std::make_unique<SqliteQueue>(std::move(database));
 }
 
