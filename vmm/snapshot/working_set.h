@@ -44,8 +44,9 @@ class PageRunCollector {
 absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, int pagemap_fd,
                                                     size_t max_runs);
 
-// Maps the runs, those written as private copies. A hint: pages outside the memory are passed over,
-// and a kernel that cannot populate (before Linux 5.14) leaves it to the guest's faults.
+// Maps the runs of a memory file's private mapping, those written as private copies. A hint: pages
+// outside the memory are passed over, and a kernel that cannot populate (before Linux 5.14) leaves
+// the copies to the guest's faults.
 void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs);
 
 }  // namespace hearth::vmm

@@ -68,7 +68,8 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   constexpr std::array<GuestMemory::Range, 2> kRanges = {
       {{GuestAddress(0), 4 << 20}, {GuestAddress(0x100000000), 4 << 20}}};
   const UniqueFd fd(memfd_create("hearth-test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  REQUIRE(ftruncate(fd.get(), 8 << 20) == 0);
+  const std::string data(8 << 20, 'x');  // As recorded pages are: in the page cache.
+  REQUIRE(pwrite(fd.get(), data.data(), data.size(), 0) == 8 << 20);
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK) == 0);
   auto memory = MapMemoryFile(fd.get(), kRanges);
   REQUIRE(memory.ok());

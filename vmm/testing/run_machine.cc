@@ -99,6 +99,11 @@ absl::Status RestoreOnce(const RunArguments& arguments, const SavedMachineFiles&
                static_cast<unsigned long long>(statistics.statistics().minor_faults()));
   if (!working_set.has_value()) {
     ASSIGN_OR_RETURN(working_set, FetchWorkingSet(process));
+    uint64_t pages[2] = {0, 0};
+    for (const v1::PageRun& run : working_set->runs()) pages[run.written()] += run.page_count();
+    std::fprintf(stderr, "hearth-vmm-run: working set: %llu pages read, %llu written\n",
+                 static_cast<unsigned long long>(pages[0]),
+                 static_cast<unsigned long long>(pages[1]));
   }
   if (!arguments.until.empty()) {
     RETURN_IF_ERROR(console.Await(arguments.until, arguments.timeout_ms));

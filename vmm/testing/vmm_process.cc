@@ -108,7 +108,12 @@ absl::StatusOr<v1::Response> VmmProcess::Call(v1::Request request, std::vector<U
   *frame.mutable_request() = request;
   RETURN_IF_ERROR(socket_->BlockingSend(frame.SerializeAsString(), std::move(fds)));
   std::optional<v1::Response> response;
-  while (!response.has_value()) RETURN_IF_ERROR(ReceiveOne(kCallTimeoutMs, response));
+  while (!response.has_value()) {
+    if (absl::Status status = ReceiveOne(kCallTimeoutMs, response); !status.ok()) {
+      // By its number in vmm.proto: the lite runtime knows no names.
+      return Annotate(status, absl::StrCat("request ", static_cast<int>(request.command_case())));
+    }
+  }
   if (response->id() != request.id()) return absl::InternalError("a response to something else");
   if (response->has_error()) {
     return absl::Status(static_cast<absl::StatusCode>(response->error().code()),
