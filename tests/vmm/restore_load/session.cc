@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
-#include <cstdio>
 
 #include <algorithm>
 #include <cstring>
@@ -136,7 +134,7 @@ absl::Status LoadSession::Step(int timeout_ms) {
     entries.push_back({stream.socket.get(), static_cast<short>(POLLIN | (room ? POLLOUT : 0)), 0});
   }
   if (poll(entries.data(), entries.size(), timeout_ms) < 0) return ErrnoStatus("poll");
-  if (entries[0].revents != 0) RETURN_IF_ERROR(TakeEvents());
+  RETURN_IF_ERROR(TakeEvents());  // Some came with the responses to calls.
   if (reports_.has_value()) RETURN_IF_ERROR(ReadReports());
   for (Stream& stream : guest_streams_) RETURN_IF_ERROR(Echo(stream));
   for (Stream& stream : host_streams_) RETURN_IF_ERROR(Talk(stream));
@@ -185,16 +183,7 @@ absl::Status LoadSession::Await(Condition condition, int patience_ms) {
   while (!condition()) {
     const absl::Status status =
         MonotonicNs() < end_ns ? Step(1000) : absl::DeadlineExceededError("the guest hangs");
-    if (!status.ok()) {
-      auto ws = vmm_.Wait(1000); fprintf(stderr, "DBG wait %d %x\n", ws.ok(), ws.ok() ? *ws : -1); if (system("dmesg | tail -5 >&2")) {}
-      for (int k = 0; k < 4 && !ws.ok(); ++k) {
-        v1::Request r; r.mutable_get_statistics();
-        auto a = vmm_.Call(std::move(r));
-        if (a.ok()) fprintf(stderr, "DBG cpu %llu ms exits %llu rx %llu tx %llu errors %llu\n", (unsigned long long)a->statistics().vcpu_cpu_ns()/1000000, (unsigned long long)a->statistics().exits(), (unsigned long long)a->statistics().vsock_rx_bytes(), (unsigned long long)a->statistics().vsock_tx_bytes(), (unsigned long long)a->statistics().guest_errors());
-        sleep(1);
-      }
-      return Annotate(status, Describe());
-    }
+    if (!status.ok()) return Annotate(status, Describe());
   }
   return absl::OkStatus();
 }
