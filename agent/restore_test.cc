@@ -126,7 +126,9 @@ SavedMachineFiles MakeSnapshot(const GuestFiles& files) {
   create.set_kernel_fd(prepared.Add(Open(files.kernel())));
   create.set_entropy(true);
   create.set_command_line(
-      "root=/dev/vda ro rootfstype=erofs init=/hearth-agent console=ttyS0 quiet reboot=k panic=-1 "
+      // As hearthd's (control-plane/node/instance_boot.cc).
+      "root=/dev/vda ro rootfstype=erofs init=/hearth-agent console=ttyS0 quiet loglevel=4 "
+      "reboot=t panic=-1 random.trust_cpu=on tsc=reliable no_timer_check i8042.noaux i8042.nokbd "
       "hearth.transport=vsock");
   AddDevices(files, &prepared, &create);
   Guest guest(std::move(prepared));
@@ -185,10 +187,12 @@ TEST_CASE("restore: instances of one snapshot dial anew and share nothing that m
   const GuestFiles files({{"f.py", kFunction}}, "python3.11");
   const SavedMachineFiles saved = MakeSnapshot(files);
   std::map<std::string, std::set<std::string>> seen;
+  vmm::v1::WorkingSet working_set;  // Of the first, up to its reply.
   for (int number = 0; number < kInstances; ++number) {
     PreparedRequest prepared = vmm::testing::MakeRestoreRequest(saved);
     AddDevices(files, &prepared, prepared.request.mutable_restore());
     prepared.request.mutable_restore()->set_resume(true);
+    *prepared.request.mutable_restore()->mutable_working_set() = working_set;
     Guest guest(std::move(prepared));
     guest.Accept();
     seen["hello"].insert(guest.host->hello().boot_id());
@@ -196,6 +200,13 @@ TEST_CASE("restore: instances of one snapshot dial anew and share nothing that m
     INFO(reply.DebugString());
     REQUIRE(reply.has_instance_restored());
     REQUIRE_FALSE(reply.instance_restored().has_error());
+
+    if (number == 0) {
+      absl::StatusOr<vmm::v1::WorkingSet> used = vmm::testing::FetchWorkingSet(*guest.vmm);
+      INFO(used.status().ToString());
+      REQUIRE(used.ok());
+      working_set = *std::move(used);
+    }
 
     Call call;
     call.mutable_invoke()->set_invocation_id("1");

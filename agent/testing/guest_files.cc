@@ -14,11 +14,17 @@
 namespace hearth::agent {
 namespace {
 
+// A variable that is set to nothing counts as not set.
+const char* Variable(const char* name) {
+  const char* const value = getenv(name);
+  return value == nullptr || *value == '\0' ? nullptr : value;
+}
+
 std::string ImageStore() {
-  if (const char* images = getenv("HEARTH_IMAGES")) return images;
-  if (const char* cache = getenv("HEARTH_CACHE")) return absl::StrCat(cache, "/images");
-  if (const char* cache = getenv("XDG_CACHE_HOME")) return absl::StrCat(cache, "/hearth/images");
-  const char* home = getenv("HOME");
+  if (const char* images = Variable("HEARTH_IMAGES")) return images;
+  if (const char* cache = Variable("HEARTH_CACHE")) return absl::StrCat(cache, "/images");
+  if (const char* cache = Variable("XDG_CACHE_HOME")) return absl::StrCat(cache, "/hearth/images");
+  const char* home = Variable("HOME");
   return absl::StrCat(home == nullptr ? "" : home, "/.cache/hearth/images");
 }
 
