@@ -8,6 +8,8 @@
 
 #include "tests/vmm/kvm_guard.h"
 #include "vmm/jail/jail.h"
+#include "vmm/testing/busy_guest.h"
+#include "vmm/testing/snapshot_calls.h"
 #include "vmm/testing/tiny_guest.h"
 #include "vmm/testing/vmm_process.h"
 
@@ -298,6 +300,93 @@ TEST_CASE("process: every thread is in a seccomp filter before the guest starts"
     ++threads;
   }
   CHECK(threads == 2);
+}
+
+TEST_CASE("process: a machine is saved, restored in a fresh process and saved again") {
+  REQUIRE_KVM();
+  VmmProcess original = Spawn();
+  Pipe console;
+  v1::Request create = BasicCreateRequest(4);
+  create.mutable_create()->set_vcpu_count(2);
+  create.mutable_create()->set_entropy(true);
+  RequireOk(original
+                .Call(create,
+                      Fds(MemoryFile(KernelOf(BusyCode())), UniqueFd(dup(console.write_end.get()))))
+                .status());
+  RequireOk(original.Call(Start()).status());
+  while (original.Call(Statistics())->statistics().guest_errors() < 10) {
+  }
+  RequireOk(original.Call(Pause()).status());
+  auto saved = SaveMachine(original);
+  RequireOk(saved.status());
+  CHECK(saved->sizes.memory_bytes() == 4 << 20);
+  CHECK(saved->sizes.data_pages() > 2);
+  CHECK(saved->sizes.data_pages() < 100);
+  RequireOk(original.Call(Resume()).status());
+
+  for (int generation = 0; generation < 3; ++generation) {
+    VmmProcess copy = Spawn();
+    PreparedRequest restore = MakeRestoreRequest(*saved);
+    restore.request.mutable_restore()->set_resume(generation != 1);
+    RequireOk(copy.Call(std::move(restore.request), std::move(restore.fds)).status());
+    if (generation == 1) RequireOk(copy.Call(Resume()).status());
+    CHECK_THAT(Refusal(copy, Start(), {}), Catch::Contains("machine is running"));
+    // It goes on, and its jail holds.
+    while (copy.Call(Statistics())->statistics().guest_errors() < 10) {
+    }
+    CHECK(copy.Call(Statistics())->statistics().minor_faults() > 0);
+    const auto set = FetchWorkingSet(copy);
+    RequireOk(set.status());
+    CHECK(set->runs_size() > 0);
+    RequireOk(copy.Call(Pause()).status());
+    saved = SaveMachine(copy);
+    RequireOk(saved.status());
+  }
+}
+
+TEST_CASE("process: a machine that cannot be restored is refused, and then the process is spent") {
+  REQUIRE_KVM();
+  VmmProcess original = Spawn();
+  Pipe console;
+  Create(original, SpinningCode(), console);
+  CHECK_THAT(Refusal(original, Command([](v1::Request& r) { r.mutable_get_working_set(); }),
+                     Fds(MemoryFile(""))),
+             Catch::Contains("only a restored machine"));
+  RequireOk(original.Call(Start()).status());
+  RequireOk(original.Call(Pause()).status());
+  const auto saved = SaveMachine(original);
+  RequireOk(saved.status());
+  const auto refusal = [](VmmProcess& process, UniqueFd state, UniqueFd memory) {
+    v1::Request request;
+    request.mutable_restore()->set_memory_fd(1);
+    return Refusal(process, request, Fds(std::move(state), std::move(memory)));
+  };
+  const auto file = [](const UniqueFd& fd) { return UniqueFd(dup(fd.get())); };
+  VmmProcess process = Spawn();
+  CHECK_THAT(refusal(process, MemoryFile("no state"), file(saved->memory)),
+             Catch::Contains("INVALID_ARGUMENT"));
+  CHECK_THAT(refusal(process, MemoryFile(std::string(1 << 21, 'x')), file(saved->memory)),
+             Catch::Contains("the limit is 1048576"));
+  CHECK_THAT(refusal(process, UniqueFd(dup(console.read_end.get())), file(saved->memory)),
+             Catch::Contains("no file"));
+  v1::Request many;
+  many.mutable_restore()->set_memory_fd(1);
+  while (many.restore().working_set().runs_size() < 4097) {
+    many.mutable_restore()->mutable_working_set()->add_runs();
+  }
+  CHECK_THAT(Refusal(process, many, Fds(file(saved->state), file(saved->memory))),
+             Catch::Contains("4097 runs"));
+  CHECK_THAT(refusal(process, file(saved->state), MemoryFile("")),
+             Catch::Contains("FAILED_PRECONDITION") && Catch::Contains("not sealed"));
+  CHECK_THAT(refusal(process, file(saved->state), file(saved->memory)),
+             Catch::Contains("spawn a new VMM"));
+  VmmProcess other = Spawn();
+  v1::Request disk;
+  disk.mutable_restore()->set_memory_fd(1);
+  disk.mutable_restore()->add_disks()->set_fd(2);
+  std::vector<UniqueFd> fds = Fds(file(saved->state), file(saved->memory));
+  fds.push_back(MemoryFile(std::string(4096, 'd')));
+  CHECK_THAT(Refusal(other, disk, std::move(fds)), Catch::Contains("FAILED_PRECONDITION"));
 }
 
 TEST_CASE("process: broken frames and versions end the session with an error") {

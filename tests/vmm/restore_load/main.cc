@@ -22,6 +22,11 @@ constexpr char kUsage[] =
 constexpr uint32_t kMemoryMib = 96;
 constexpr uint32_t kGuestCid = 3;
 constexpr int kPatienceMs = 180'000;
+// Each third round the copy is saved once more after so long, times the round's number, up to a
+// limit: while it has not yet heard of the transport reset, has just heard of it, or is connecting.
+constexpr uint32_t kHastyRounds = 3;
+constexpr uint32_t kHastyStepMs = 2;
+constexpr uint32_t kHastyLimitMs = 60;
 constexpr char kCommandLine[] = "console=ttyS0 quiet reboot=k panic=-1";
 // Those that wait in recv when it comes: the host's streams in the guest, and the reports'.
 constexpr uint64_t kLeastResets = kLoadEchoStreams + 1;
@@ -67,6 +72,7 @@ class Load {
   absl::Status Boot();
   absl::StatusOr<Snapshot> Save();
   absl::Status Restore(const Snapshot& snapshot);
+  absl::Status SaveHastily(uint32_t round);
   // That all which the guest's last report calls written is on the disk, whole.
   absl::Status CheckDisk() const;
   void SetVsock(v1::Vsock& vsock) const;
@@ -146,6 +152,14 @@ absl::Status Load::Restore(const Snapshot& snapshot) {
   return absl::OkStatus();
 }
 
+absl::Status Load::SaveHastily(uint32_t round) {
+  const uint32_t delay_ms = round * kHastyStepMs % kHastyLimitMs;
+  RETURN_IF_ERROR(session_->Serve(static_cast<int>(delay_ms)));
+  ASSIGN_OR_RETURN(const Snapshot snapshot, Save());
+  session_.reset();
+  return Restore(snapshot);
+}
+
 absl::Status Load::CheckDisk() const {
   for (uint64_t writer = 0; writer < kLoadWriters; ++writer) {
     const uint64_t last = session_->report().written[writer];
@@ -182,6 +196,9 @@ absl::Status Load::Run() {
     session_.reset();  // From here on the disk is the copy's.
     RETURN_IF_ERROR(Annotate(Restore(*snapshot), absl::StrCat(where, ", restore")));
     const uint64_t restored_ns = MonotonicNs();
+    if (round % kHastyRounds == 0) {
+      RETURN_IF_ERROR(Annotate(SaveHastily(round), absl::StrCat(where, ", saved in haste")));
+    }
     RETURN_IF_ERROR(Annotate(session_->Connect(), where));
     RETURN_IF_ERROR(Annotate(session_->AwaitProgress(kPatienceMs), where));
     const LoadReport& after = session_->report();

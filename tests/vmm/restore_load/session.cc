@@ -196,6 +196,12 @@ absl::Status LoadSession::AwaitProgress(int patience_ms) {
   return Await([this] { return HasProgressed(); }, patience_ms);
 }
 
+absl::Status LoadSession::Serve(int duration_ms) {
+  const uint64_t end_ns = MonotonicNs() + static_cast<uint64_t>(duration_ms) * 1'000'000;
+  while (MonotonicNs() < end_ns) RETURN_IF_ERROR(Step(1));
+  return absl::OkStatus();
+}
+
 absl::Status LoadSession::Finish(int patience_ms) {
   if (send(reports_->socket.get(), "q", 1, MSG_NOSIGNAL) != 1) return ErrnoStatus("the reports");
   RETURN_IF_ERROR(Await([this] { return last_->finished != 0; }, patience_ms));

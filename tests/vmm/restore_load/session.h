@@ -26,6 +26,8 @@ class LoadSession {
   // on connections that were opened here. An error when it did not in time, when a connection
   // ended, or when anything that came back was not what was sent.
   absl::Status AwaitProgress(int patience_ms);
+  // Serves for so long, whatever the guest has come to by then.
+  absl::Status Serve(int duration_ms);
   // Ends the guest; nothing but its reset may follow.
   absl::Status Finish(int patience_ms);
 
