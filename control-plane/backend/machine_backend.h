@@ -30,6 +30,8 @@ struct MachineSpec {
   std::string command_line;
   std::vector<MachineDisk> disks;
   UniqueFd console;  // Where the guest's serial console is written; may be empty.
+  // Save() will be called: the pages of the file it writes count as the machine's, too.
+  bool to_be_saved = false;
 };
 
 // A machine to be restored. Kernel, memory size and command line are the saved one's.

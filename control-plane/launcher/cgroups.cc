@@ -50,6 +50,11 @@ std::string ReadAt(int folder, const char* file) {
   return count > 0 ? std::string(text.data(), static_cast<size_t>(count)) : "";
 }
 
+absl::Status WriteMemoryMax(int folder, uint64_t memory_mib) {
+  const uint64_t limit_mib = memory_mib + memory_mib / kOverheadGuestShare + kOverheadMib;
+  return WriteAt(folder, "memory.max", absl::StrCat(limit_mib, "M"));
+}
+
 // Waits until no process is left in the cgroup (cgroup-v2.rst, cgroup.events: a change is POLLPRI).
 void AwaitEmpty(int folder) {
   const UniqueFd events(openat(folder, "cgroup.events", O_RDONLY | O_CLOEXEC));
@@ -123,14 +128,20 @@ absl::StatusOr<UniqueFd> Cgroups::Make(uint64_t number, uint64_t memory_mib) {
   if (mkdirat(root_.get(), name.c_str(), 0755) != 0) return ErrnoStatus("making a VMM's cgroup");
   UniqueFd folder(openat(root_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   absl::Status made = folder ? absl::OkStatus() : ErrnoStatus("opening a VMM's cgroup");
-  const uint64_t limit_mib = memory_mib + memory_mib / kOverheadGuestShare + kOverheadMib;
-  if (made.ok()) made = WriteAt(folder.get(), "memory.max", absl::StrCat(limit_mib, "M"));
+  if (made.ok() && memory_mib != 0) made = WriteMemoryMax(folder.get(), memory_mib);
   if (made.ok()) made = WriteAt(folder.get(), "pids.max", absl::StrCat(kMaxThreads));
   if (!made.ok()) {
     unlinkat(root_.get(), name.c_str(), AT_REMOVEDIR);
     return made;
   }
   return folder;
+}
+
+absl::Status Cgroups::SetMemory(uint64_t number, uint64_t memory_mib) {
+  const std::string name = absl::StrCat(kVmPrefix, number);
+  const UniqueFd folder(openat(root_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return ErrnoStatus("opening a VMM's cgroup");
+  return WriteMemoryMax(folder.get(), memory_mib);
 }
 
 void Cgroups::Remove(uint64_t number) {

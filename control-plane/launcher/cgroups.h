@@ -21,8 +21,10 @@ class Cgroups {
   static absl::StatusOr<std::unique_ptr<Cgroups>> Create(const std::string& name);
   ~Cgroups();
 
-  // A cgroup for a VMM whose guest has so much memory. The descriptor is of its folder.
+  // A cgroup for a VMM whose guest has so much memory; 0: it has no guest yet, nor a limit. The
+  // descriptor is of its folder.
   absl::StatusOr<UniqueFd> Make(uint64_t number, uint64_t memory_mib);
+  absl::Status SetMemory(uint64_t number, uint64_t memory_mib);
   // To be called when all of its processes were reaped.
   void Remove(uint64_t number);
 

@@ -159,6 +159,7 @@ absl::StatusOr<ServerOptions> Prepare(const Arguments& arguments) {
     return absl::InvalidArgumentError(absl::StrCat(arguments.vmm, " is no program"));
   }
   ASSIGN_OR_RETURN(options.device_folder, Open("/dev", O_RDONLY | O_DIRECTORY));
+  ASSIGN_OR_RETURN(options.process_folder, Open("/proc", O_RDONLY | O_DIRECTORY));
   ASSIGN_OR_RETURN(options.null, Open("/dev/null", O_RDWR));
   options.error = arguments.vmm_stderr ? STDERR_FILENO : options.null.get();
   options.allowed_uid = arguments.allow_uid;

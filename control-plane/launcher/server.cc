@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "control-plane/launcher/limits.h"
+#include "control-plane/launcher/pagemap.h"
 
 namespace hearth::launcher {
 namespace {
@@ -97,13 +98,17 @@ absl::StatusOr<uint32_t> Server::TakeUid() {
   return absl::ResourceExhaustedError("every uid for VMMs is in use");
 }
 
+std::map<uint64_t, Server::Vmm>::iterator Server::Find(const Session* session, uint64_t id) {
+  return std::find_if(vmms_.begin(), vmms_.end(), [&](const auto& entry) {
+    return entry.second.session == session && entry.second.id == id;
+  });
+}
+
 absl::StatusOr<SpawnedVmm> Server::Spawn(Session* session, uint64_t id, uint32_t memory_mib,
                                          UniqueFd control) {
   if (vmms_.size() >= kMaxVmms) return absl::ResourceExhaustedError("too many VMMs");
-  for (const auto& [number, vmm] : vmms_) {
-    if (vmm.session == session && vmm.id == id) {
-      return absl::AlreadyExistsError(absl::StrCat("this session has a VMM ", id));
-    }
+  if (Find(session, id) != vmms_.end()) {
+    return absl::AlreadyExistsError(absl::StrCat("this session has a VMM ", id));
   }
   ASSIGN_OR_RETURN(const UniqueFd kvm, OpenKvm());
   ASSIGN_OR_RETURN(const uint32_t uid, TakeUid());
@@ -130,7 +135,7 @@ absl::StatusOr<SpawnedVmm> Server::Spawn(Session* session, uint64_t id, uint32_t
     if (!result.pidfd) status = ErrnoStatus("fcntl(F_DUPFD_CLOEXEC)");
   }
   if (spawned.ok()) {
-    Vmm vmm{session, id, uid, std::move(spawned->pidfd)};
+    Vmm vmm{session, id, uid, spawned->pid, std::move(spawned->pidfd)};
     const absl::Status watched =
         loop_->Add(vmm.pidfd.get(), EPOLLIN, [this, number](uint32_t) { Reap(number); });
     if (status.ok()) status = watched;
@@ -146,9 +151,26 @@ absl::StatusOr<SpawnedVmm> Server::Spawn(Session* session, uint64_t id, uint32_t
 }
 
 void Server::Kill(Session* session, uint64_t id) {
-  for (const auto& [number, vmm] : vmms_) {
-    if (vmm.session == session && vmm.id == id) SendKill(vmm.pidfd.get());
-  }
+  const auto found = Find(session, id);
+  if (found != vmms_.end()) SendKill(found->second.pidfd.get());
+}
+
+void Server::SetMemory(Session* session, uint64_t id, uint32_t memory_mib) {
+  const auto found = Find(session, id);
+  if (found == vmms_.end()) return;
+  const auto& [number, vmm] = *found;
+  absl::Status limited = LimitMemory(vmm.pid, memory_mib);
+  if (limited.ok() && options_.cgroups) limited = options_.cgroups->SetMemory(number, memory_mib);
+  if (limited.ok()) return;
+  // No guest runs without its limits.
+  options_.log(absl::StrCat("ended a VMM that could not be limited: ", limited.message()));
+  SendKill(vmm.pidfd.get());
+}
+
+absl::StatusOr<UniqueFd> Server::OpenPagemapOf(Session* session, uint64_t id) {
+  const auto found = Find(session, id);
+  if (found == vmms_.end()) return absl::NotFoundError("this session has no such VMM");
+  return OpenPagemap(options_.process_folder.get(), found->second.pid);
 }
 
 void Server::Ended(Session* session, const absl::Status& why) {

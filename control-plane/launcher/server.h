@@ -21,6 +21,7 @@ struct ServerOptions {
   uint32_t allowed_uid = 0;  // Besides root.
   UniqueFd executable;       // hearth-vmm.
   UniqueFd device_folder;    // /dev.
+  UniqueFd process_folder;   // /proc.
   UniqueFd null;
   int error = -1;                    // Where VMMs write what they have to say.
   std::unique_ptr<Cgroups> cgroups;  // Null: none.
@@ -42,6 +43,8 @@ class Server final : public SessionHost {
   absl::StatusOr<SpawnedVmm> Spawn(Session* session, uint64_t id, uint32_t memory_mib,
                                    UniqueFd control) override;
   void Kill(Session* session, uint64_t id) override;
+  void SetMemory(Session* session, uint64_t id, uint32_t memory_mib) override;
+  absl::StatusOr<UniqueFd> OpenPagemapOf(Session* session, uint64_t id) override;
   void Ended(Session* session, const absl::Status& why) override;
 
  private:
@@ -49,6 +52,7 @@ class Server final : public SessionHost {
     Session* session;  // Null when it has ended.
     uint64_t id;       // The session's name for it.
     uint32_t uid;
+    pid_t pid;  // Its own until it is reaped, which is when this goes.
     UniqueFd pidfd;
   };
 
@@ -56,6 +60,7 @@ class Server final : public SessionHost {
   void Accept();
   absl::Status Admit(int connection);
   absl::StatusOr<UniqueFd> OpenKvm();
+  std::map<uint64_t, Vmm>::iterator Find(const Session* session, uint64_t id);
   absl::StatusOr<uint32_t> TakeUid();
   void Reap(uint64_t number);
   void StopWhenEmpty();

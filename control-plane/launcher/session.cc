@@ -67,6 +67,15 @@ absl::Status Session::Handle(wire::FdFrame received) {
     host_->Kill(this, frame.kill().id());
     return absl::OkStatus();
   }
+  if (frame.has_set_memory()) {
+    const uint32_t memory_mib = frame.set_memory().memory_mib();
+    if (memory_mib == 0 || memory_mib > kMaxGuestMemoryMib) {
+      return absl::InvalidArgumentError(absl::StrCat("a SetMemory with ", memory_mib, " MiB"));
+    }
+    host_->SetMemory(this, frame.set_memory().id(), memory_mib);
+    return absl::OkStatus();
+  }
+  if (frame.has_open_pagemap()) return HandleOpenPagemap(frame.open_pagemap());
   return absl::InvalidArgumentError("a frame that hearthd does not send");
 }
 
@@ -74,7 +83,7 @@ absl::Status Session::HandleSpawn(const v1::Spawn& spawn, std::vector<UniqueFd> 
   if (spawn.control_fd() >= fds.size()) {
     return absl::InvalidArgumentError("a Spawn without its control socket");
   }
-  if (spawn.memory_mib() == 0 || spawn.memory_mib() > kMaxGuestMemoryMib) {
+  if (spawn.memory_mib() > kMaxGuestMemoryMib) {
     return absl::InvalidArgumentError(absl::StrCat("a Spawn with ", spawn.memory_mib(), " MiB"));
   }
   absl::StatusOr<SpawnedVmm> vmm =
@@ -90,6 +99,22 @@ absl::Status Session::HandleSpawn(const v1::Spawn& spawn, std::vector<UniqueFd> 
   } else {
     spawned.set_error_code(static_cast<int>(vmm.status().code()));
     spawned.set_error(std::string(vmm.status().message()));
+  }
+  return Send(frame, std::move(sent));
+}
+
+absl::Status Session::HandleOpenPagemap(const v1::OpenPagemap& request) {
+  absl::StatusOr<UniqueFd> opened = host_->OpenPagemapOf(this, request.id());
+  v1::Frame frame;
+  v1::Pagemap& pagemap = *frame.mutable_pagemap();
+  pagemap.set_request(request.request());
+  std::vector<UniqueFd> sent;
+  if (opened.ok()) {
+    pagemap.set_fd(0);
+    sent.push_back(*std::move(opened));
+  } else {
+    pagemap.set_error_code(static_cast<int>(opened.status().code()));
+    pagemap.set_error(std::string(opened.status().message()));
   }
   return Send(frame, std::move(sent));
 }

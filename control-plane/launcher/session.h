@@ -26,6 +26,8 @@ class SessionHost {
   virtual absl::StatusOr<SpawnedVmm> Spawn(Session* session, uint64_t id, uint32_t memory_mib,
                                            UniqueFd control) = 0;
   virtual void Kill(Session* session, uint64_t id) = 0;
+  virtual void SetMemory(Session* session, uint64_t id, uint32_t memory_mib) = 0;
+  virtual absl::StatusOr<UniqueFd> OpenPagemapOf(Session* session, uint64_t id) = 0;
   // The connection is over; destroys the session, not at once.
   virtual void Ended(Session* session, const absl::Status& why) = 0;
 };
@@ -49,6 +51,7 @@ class Session {
   absl::Status Receive();
   absl::Status Handle(wire::FdFrame frame);
   absl::Status HandleSpawn(const v1::Spawn& spawn, std::vector<UniqueFd> fds);
+  absl::Status HandleOpenPagemap(const v1::OpenPagemap& request);
   absl::Status Send(const v1::Frame& frame, std::vector<UniqueFd> fds = {});
   absl::Status WatchForWriting();
 

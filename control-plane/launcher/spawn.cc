@@ -106,6 +106,10 @@ __attribute__((no_sanitize("address", "thread", "undefined"))) long Clone3(clone
 #endif
 }
 
+uint64_t AddressSpace(uint64_t memory_mib) {
+  return memory_mib == 0 ? RLIM_INFINITY : (memory_mib + kAddressSpaceMib) * kMib;
+}
+
 absl::StatusOr<UniqueFd> MoveAbove(int fd) {
   UniqueFd moved(fcntl(fd, F_DUPFD_CLOEXEC, kFirstSafeFd));
   if (!moved) return ErrnoStatus("fcntl(F_DUPFD_CLOEXEC)");
@@ -146,7 +150,7 @@ absl::StatusOr<Spawned> SpawnJailed(const SpawnSpec& spec) {
                    {RLIMIT_FSIZE, kMaxFileMib * kMib},
                    {RLIMIT_CORE, 0},
                    {RLIMIT_NPROC, kMaxThreads},
-                   {RLIMIT_AS, (spec.memory_mib + kAddressSpaceMib) * kMib},
+                   {RLIMIT_AS, AddressSpace(spec.memory_mib)},
                    {RLIMIT_MEMLOCK, 0}}};
 
   int pidfd = -1;
@@ -170,6 +174,12 @@ absl::StatusOr<Spawned> SpawnJailed(const SpawnSpec& spec) {
   siginfo_t info{};
   syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED, nullptr);
   return ErrnoStatus(child.error, absl::StrCat("preparing a VMM's process: ", child.failed_step));
+}
+
+absl::Status LimitMemory(pid_t pid, uint64_t memory_mib) {
+  const rlimit value{AddressSpace(memory_mib), AddressSpace(memory_mib)};
+  if (prlimit(pid, RLIMIT_AS, &value, nullptr) != 0) return ErrnoStatus("prlimit(RLIMIT_AS)");
+  return absl::OkStatus();
 }
 
 }  // namespace hearth::launcher

@@ -20,7 +20,7 @@ struct SpawnSpec {
   int error = -1;           // Becomes descriptor 2.
   int cgroup = -1;          // A cgroup v2 folder to be born in; -1: none.
   uint32_t uid = 0;         // And gid; no other groups.
-  uint64_t memory_mib = 0;  // Of the guest, for the limits.
+  uint64_t memory_mib = 0;  // Of the guest, for the limits; 0: not known yet.
 };
 
 struct Spawned {
@@ -33,5 +33,9 @@ struct Spawned {
 // namespaces (the mount tree is a copy of the caller's, so the caller's root is to be empty), and
 // dies with the caller's thread. The caller is a single-threaded root process.
 absl::StatusOr<Spawned> SpawnJailed(const SpawnSpec& spec);
+
+// For a child that was spawned without knowing its guest: what SpawnJailed() would have set. `pid`
+// is a child that was not reaped.
+absl::Status LimitMemory(pid_t pid, uint64_t memory_mib);
 
 }  // namespace hearth::launcher

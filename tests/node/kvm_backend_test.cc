@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -222,6 +223,150 @@ TEST_CASE("kvm backend: many machines at once, made and ended from many threads"
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(good == 40);
+}
+
+std::string ChildrenOf(const World& world) {
+  const pid_t launcher = const_cast<World&>(world).launcher.program().pid();
+  return testing::ReadFile(absl::StrCat("/proc/", launcher, "/task/", launcher, "/children"));
+}
+
+TEST_CASE("kvm backend: machines are made of VMMs that wait, and others take their place") {
+  if (!CanRun()) return;
+  World world;
+  world.backend->SetWaiting(2);
+  while (world.backend->waiting() < 2) std::this_thread::yield();
+  const std::string waiting = ChildrenOf(world);
+  auto machine = world.Create(vmm::testing::DoNothingCode());
+  REQUIRE(machine.ok());
+  while (world.backend->waiting() < 2) std::this_thread::yield();
+  // The one that had waited longest, which is the first child, has become the machine.
+  CHECK(absl::StartsWith(ChildrenOf(world), waiting.substr(0, waiting.find(' '))));
+  REQUIRE((*machine)->Start().ok());
+  CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kGuestReset);
+  machine->reset();
+  world.backend->SetWaiting(0);
+  while (!ChildrenOf(world).empty()) std::this_thread::yield();
+  CHECK(world.backend->waiting() == 0);
+}
+
+TEST_CASE("kvm backend: one that died while it waited is passed over") {
+  if (!CanRun()) return;
+  World world;
+  world.backend->SetWaiting(1);
+  while (world.backend->waiting() < 1) std::this_thread::yield();
+  const std::string before = ChildrenOf(world);
+  kill(std::stoi(before), SIGKILL);
+  while (ChildrenOf(world) == before) std::this_thread::yield();
+  auto machine = world.Create(vmm::testing::HaltCode());
+  INFO(machine.status());
+  REQUIRE(machine.ok());
+  CHECK((*machine)->Start().ok());
+}
+
+TEST_CASE("kvm backend: VMMs that wait end with the backend") {
+  if (!CanRun()) return;
+  World world;
+  world.backend->SetWaiting(3);
+  while (world.backend->waiting() < 3) std::this_thread::yield();
+  world.backend.reset();
+  CHECK(ChildrenOf(world).empty());
+}
+
+// A saved machine's files, sealed as the snapshot store seals them.
+struct Saved {
+  Saved()
+      : state(memfd_create("state", MFD_ALLOW_SEALING)),
+        memory(memfd_create("memory", MFD_ALLOW_SEALING)) {}
+  void Seal() {
+    for (const UniqueFd* file : {&state, &memory}) {
+      REQUIRE(fcntl(file->get(), F_ADD_SEALS,
+                    F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0);
+    }
+  }
+  uint32_t Counter() const {
+    uint32_t counter = 0;
+    REQUIRE(pread(memory.get(), &counter, sizeof(counter), vmm::testing::kCounterAddress) ==
+            sizeof(counter));
+    return counter;
+  }
+  UniqueFd state;
+  UniqueFd memory;
+};
+
+uint32_t SaveAndCount(Machine& machine) {
+  const Saved saved;
+  REQUIRE(machine.Pause().ok());
+  const absl::Status status = machine.Save(saved.state.get(), saved.memory.get());
+  INFO(status);
+  REQUIRE(status.ok());
+  REQUIRE(machine.Resume().ok());
+  return saved.Counter();
+}
+
+TEST_CASE("kvm backend: a saved machine goes on where it was, in as many clones as are wanted") {
+  if (!CanRun()) return;
+  World world;
+  const bool waiting = GENERATE(false, true);
+  if (waiting) world.backend->SetWaiting(2);
+  auto machine = world.Create(vmm::testing::CountingCode());
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  while (SaveAndCount(**machine) == 0) {
+  }
+  Saved saved;
+  REQUIRE((*machine)->Pause().ok());
+  REQUIRE((*machine)->Save(saved.state.get(), saved.memory.get()).ok());
+  machine->reset();
+  saved.Seal();
+  const uint32_t at = saved.Counter();
+  std::vector<std::unique_ptr<Machine>> clones;
+  for (int i = 0; i < 3; ++i) {
+    if (waiting) {
+      while (world.backend->waiting() < 2) std::this_thread::yield();
+    }
+    RestoreSpec spec;
+    spec.id = "clone";
+    spec.memory_mib = 16;
+    spec.state = saved.state.get();
+    spec.memory = saved.memory.get();
+    if (i == 1) spec.working_set = {{vmm::testing::kCounterAddress / 4096, 1, true}};
+    auto clone = world.backend->Restore(std::move(spec));
+    INFO(clone.status());
+    REQUIRE(clone.ok());
+    clones.push_back(*std::move(clone));
+  }
+  for (const auto& clone : clones) {
+    uint32_t counter = 0;
+    while (counter <= at) counter = SaveAndCount(*clone);
+    const auto pages = clone->GetWorkingSet();
+    INFO(pages.status());
+    REQUIRE(pages.ok());
+    bool written = false;
+    for (const PageRun& run : *pages) {
+      const uint32_t page = vmm::testing::kCounterAddress / 4096;
+      written |= run.written && run.first_page <= page && page < run.first_page + run.page_count;
+    }
+    CHECK(written);
+  }
+  CHECK(saved.Counter() == at);
+}
+
+TEST_CASE("kvm backend: what cannot be restored is refused, and leaves no process") {
+  if (!CanRun()) return;
+  World world;
+  Saved saved;
+  REQUIRE(write(saved.state.get(), "nonsense", 8) == 8);
+  REQUIRE(ftruncate(saved.memory.get(), 16 << 20) == 0);
+  saved.Seal();
+  RestoreSpec spec;
+  spec.memory_mib = 16;
+  spec.state = saved.state.get();
+  spec.memory = saved.memory.get();
+  const absl::Status refused = world.backend->Restore(std::move(spec)).status();
+  INFO(refused);
+  CHECK((refused.code() == absl::StatusCode::kInvalidArgument ||
+         refused.code() == absl::StatusCode::kFailedPrecondition));
+  CHECK(ChildrenOf(world).empty());
 }
 
 }  // namespace

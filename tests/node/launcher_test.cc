@@ -13,6 +13,7 @@
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -190,11 +191,14 @@ TEST_CASE("launcher: who breaks the protocol or is somebody else loses the conne
     frame.mutable_spawn()->set_memory_mib(128);
     session.Send(frame);
   }
-  SECTION("a Spawn without memory") {
-    std::vector<UniqueFd> fds;
-    fds.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
-    frame.mutable_spawn()->set_id(1);
-    session.Send(frame, std::move(fds));
+  SECTION("a SetMemory without memory") {
+    frame.mutable_set_memory()->set_id(1);
+    session.Send(frame);
+  }
+  SECTION("more memory than any host has") {
+    frame.mutable_set_memory()->set_id(1);
+    frame.mutable_set_memory()->set_memory_mib(UINT32_MAX);
+    session.Send(frame);
   }
   SECTION("what is no frame") { REQUIRE(session.socket().BlockingSend("\xFF\xFF\xFF").ok()); }
   SECTION("a frame that only the launcher sends") {
@@ -204,6 +208,64 @@ TEST_CASE("launcher: who breaks the protocol or is somebody else loses the conne
   CHECK(session.socket().BlockingReceive(30'000).status().code() == absl::StatusCode::kUnavailable);
   LauncherSession next(launcher.socket());
   CHECK(next.Spawn().spawned.error_code() == 0);
+}
+
+TEST_CASE("launcher: a VMM spawned ahead of its guest is limited when it gets one") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket());
+  const LauncherSession::Vmm vmm = session.Spawn(/*memory_mib=*/0);
+  REQUIRE(vmm.spawned.error_code() == 0);
+  const std::string path = absl::StrCat("/proc/", vmm.spawned.pid(), "/limits");
+  CHECK(absl::StrContains(ReadFile(path), "Max address space         unlimited"));
+  launcher::v1::Frame frame;
+  frame.mutable_set_memory()->set_id(vmm.id);
+  frame.mutable_set_memory()->set_memory_mib(100);
+  session.Send(frame);
+  frame.mutable_open_pagemap()->set_id(vmm.id);  // Answered, so the frame before it is done.
+  frame.mutable_open_pagemap()->set_request(7);
+  session.Send(frame);
+  const auto answer = session.socket().BlockingReceive(30'000);
+  REQUIRE(answer.ok());
+  const std::string limit = absl::StrCat((100 + 1024) * 1024 * 1024);
+  CHECK(absl::StrContains(ReadFile(path), absl::StrCat("Max address space         ", limit)));
+}
+
+TEST_CASE("launcher: a pagemap tells what is present, never where") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket());
+  const LauncherSession::Vmm vmm = session.Spawn();
+  launcher::v1::Frame frame;
+  frame.mutable_open_pagemap()->set_id(vmm.id);
+  frame.mutable_open_pagemap()->set_request(7);
+  session.Send(frame);
+  const auto answer = session.socket().BlockingReceive(30'000);
+  REQUIRE(answer.ok());
+  REQUIRE(frame.ParseFromString(answer->payload));
+  REQUIRE(frame.pagemap().request() == 7);
+  REQUIRE(frame.pagemap().error_code() == 0);
+  REQUIRE(answer->fds.size() == 1);
+  // The program's first page: its header, which the kernel has read.
+  std::ifstream maps(absl::StrCat("/proc/", vmm.spawned.pid(), "/maps"));
+  uint64_t address = 0;
+  maps >> std::hex >> address;
+  REQUIRE(address != 0);
+  int present = 0;
+  for (uint64_t page = address / 4096; page < address / 4096 + 16; ++page) {
+    uint64_t entry = 0;
+    REQUIRE(pread(answer->fds[0].get(), &entry, sizeof(entry), static_cast<off_t>(page * 8)) == 8);
+    present += static_cast<int>(entry >> 63);
+    CHECK((entry & ((uint64_t{1} << 55) - 1)) == 0);  // pagemap.rst: bits 0 to 54, the frame.
+  }
+  CHECK(present > 0);
+
+  frame.mutable_open_pagemap()->set_id(vmm.id + 1);
+  session.Send(frame);
+  const auto refused = session.socket().BlockingReceive(30'000);
+  REQUIRE(refused.ok());
+  REQUIRE(frame.ParseFromString(refused->payload));
+  CHECK(frame.pagemap().error_code() == static_cast<int>(absl::StatusCode::kNotFound));
 }
 
 TEST_CASE("launcher: another user is refused") {

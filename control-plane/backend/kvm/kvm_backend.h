@@ -27,6 +27,10 @@ class KvmBackend final : public MachineBackend {
 
   // UNAVAILABLE: no launcher answers. FAILED_PRECONDITION: the host lacks something (says what).
   absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
+  absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
+  // Whoever makes a machine gets one of these before one is spawned for it.
+  void SetWaiting(size_t count) override;
+  size_t waiting() const;  // How many wait now.
   BackendCapabilities capabilities() const override;
 
  private:

@@ -122,6 +122,7 @@ absl::Status LauncherClient::Handle(wire::FdFrame received,
     running_.erase(it);
     return absl::OkStatus();
   }
+  if (frame.has_pagemap()) return HandlePagemap(frame.pagemap(), std::move(received.fds));
   if (!frame.has_spawned()) return absl::InvalidArgumentError("it sent an unknown frame");
   const launcher::v1::Spawned& spawned = frame.spawned();
   const auto it = spawning_.find(spawned.id());
@@ -177,6 +178,56 @@ void LauncherClient::Kill(uint64_t id) {
   launcher::v1::Frame frame;
   frame.mutable_kill()->set_id(id);
   Send(frame).IgnoreError();
+}
+
+void LauncherClient::SetMemory(uint64_t id, uint32_t memory_mib) {
+  absl::MutexLock lock(&mutex_);
+  if (!status_.ok()) return;
+  launcher::v1::Frame frame;
+  frame.mutable_set_memory()->set_id(id);
+  frame.mutable_set_memory()->set_memory_mib(memory_mib);
+  Send(frame).IgnoreError();
+}
+
+absl::Status LauncherClient::HandlePagemap(const launcher::v1::Pagemap& pagemap,
+                                           std::vector<UniqueFd> fds) {
+  const auto it = opening_.find(pagemap.request());
+  if (it == opening_.end()) return absl::OkStatus();  // Nobody waits for it any more.
+  it->second.answered = true;
+  if (pagemap.error_code() != 0) {
+    it->second.error = absl::Status(static_cast<absl::StatusCode>(pagemap.error_code()),
+                                    absl::StrCat("hearth-launcher: ", pagemap.error()));
+  } else if (pagemap.fd() >= fds.size()) {
+    return absl::InvalidArgumentError("it sent a Pagemap without its descriptor");
+  } else {
+    it->second.pagemap = std::move(fds[pagemap.fd()]);
+  }
+  changed_.SignalAll();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> LauncherClient::OpenPagemap(uint64_t id, absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(status_);
+  const uint64_t request = next_id_++;
+  launcher::v1::Frame frame;
+  frame.mutable_open_pagemap()->set_id(id);
+  frame.mutable_open_pagemap()->set_request(request);
+  Opening& opening = opening_[request];
+  const absl::Status sent = Send(frame);
+  bool late = false;
+  while (sent.ok() && status_.ok() && !opening.answered && !late) {
+    late = changed_.WaitWithDeadline(&mutex_, deadline);
+  }
+  Opening answered = std::move(opening_[request]);
+  opening_.erase(request);
+  RETURN_IF_ERROR(sent);
+  if (!answered.answered) {
+    return status_.ok() ? absl::DeadlineExceededError("hearth-launcher did not answer in time")
+                        : status_;
+  }
+  RETURN_IF_ERROR(answered.error);
+  return std::move(answered.pagemap);
 }
 
 absl::Status LauncherClient::Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds) {

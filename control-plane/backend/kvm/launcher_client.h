@@ -36,10 +36,16 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
                                                                  const std::string& build,
                                                                  absl::Duration timeout);
 
-  // `on_exit` is called once if and only if this succeeds.
+  // `on_exit` is called once if and only if this succeeds. Without `memory_mib` (0) SetMemory() is
+  // to follow before there is a guest.
   absl::StatusOr<Process> Spawn(uint32_t memory_mib, UniqueFd control, ExitCallback on_exit,
                                 uint64_t* id, absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void Kill(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Limits one that was spawned without. Not waited for: what fails ends the VMM.
+  void SetMemory(uint64_t id, uint32_t memory_mib) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Its /proc/PID/pagemap, open for reading.
+  absl::StatusOr<UniqueFd> OpenPagemap(uint64_t id, absl::Time deadline)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ends the session, and with it, at the launcher, its VMMs.
   void Close(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -53,10 +59,18 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
     ExitCallback on_exit;
   };
 
+  struct Opening {
+    bool answered = false;
+    absl::Status error;
+    UniqueFd pagemap;
+  };
+
   LauncherClient(EventLoop* loop, UniqueFd socket) : loop_(loop), socket_(std::move(socket)) {}
   absl::Status Greet(const std::string& build, absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Handle(wire::FdFrame frame, std::vector<std::function<void()>>* calls)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status HandlePagemap(const launcher::v1::Pagemap& pagemap, std::vector<UniqueFd> fds)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Fail(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds = {})
@@ -69,6 +83,7 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Pending> spawning_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, Opening> opening_ ABSL_GUARDED_BY(mutex_);  // By request.
   std::map<uint64_t, ExitCallback> running_ ABSL_GUARDED_BY(mutex_);
 };
 

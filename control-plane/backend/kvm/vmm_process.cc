@@ -42,47 +42,106 @@ absl::Status StatusOf(const vmm::v1::Error& error) {
 
 }  // namespace
 
+absl::Status VmmProcess::SendHello(const std::string& build) {
+  vmm::v1::Frame hello;
+  hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
+  hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
+  hello.mutable_hello()->set_build(build);
+  return socket_.Send(hello.SerializeAsString());
+}
+
+absl::Status VmmProcess::SendOrder(Order order, uint64_t* id) {
+  *id = ++last_request_;
+  order.request.set_id(*id);
+  vmm::v1::Frame frame;
+  *frame.mutable_request() = std::move(order.request);
+  answers_[*id] = std::nullopt;
+  return socket_.Send(frame.SerializeAsString(), std::move(order.fds));
+}
+
+absl::Status VmmProcess::Launch(uint32_t memory_mib, UniqueFd control, absl::Time deadline) {
+  uint64_t id = 0;
+  ASSIGN_OR_RETURN(LauncherClient::Process spawned,
+                   launcher_->Spawn(
+                       memory_mib, std::move(control),
+                       [self = shared_from_this()](const launcher::v1::Exited* exited) {
+                         self->OnLauncherExited(exited);
+                       },
+                       &id, deadline));
+  {
+    absl::MutexLock lock(&mutex_);
+    launcher_id_ = id;
+    process_ = std::move(spawned);
+    if (killed_ || !channel_.ok()) launcher_->Kill(id);
+  }
+  loop_->Post([self = shared_from_this()] {
+    absl::MutexLock lock(&self->mutex_);
+    if (self->end_.has_value()) return;
+    const absl::Status added =
+        self->loop_->Add(self->socket_.fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                         [self](uint32_t events) { self->OnEvents(events); });
+    if (!added.ok()) self->ChannelFailed(added);
+  });
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::Spawn(
     EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
-    uint32_t memory_mib, vmm::v1::Request first, std::vector<UniqueFd> fds, absl::Time deadline) {
+    uint32_t memory_mib, Order first, absl::Time deadline) {
   ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
   std::shared_ptr<VmmProcess> process(
       new VmmProcess(loop, std::move(launcher), std::move(ends.first)));
   {
     absl::MutexLock lock(&process->mutex_);
-    vmm::v1::Frame hello;
-    hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
-    hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
-    hello.mutable_hello()->set_build(build);
-    RETURN_IF_ERROR(process->socket_.Send(hello.SerializeAsString()));
-    first.set_id(++process->last_request_);
-    vmm::v1::Frame frame;
-    *frame.mutable_request() = std::move(first);
-    RETURN_IF_ERROR(process->socket_.Send(frame.SerializeAsString(), std::move(fds)));
-    process->answers_[process->last_request_] = std::nullopt;
+    RETURN_IF_ERROR(process->SendHello(build));
+    uint64_t id = 0;
+    RETURN_IF_ERROR(process->SendOrder(std::move(first), &id));
   }
-  uint64_t id = 0;
-  ASSIGN_OR_RETURN(
-      LauncherClient::Process spawned,
-      process->launcher_->Spawn(
-          memory_mib, std::move(ends.second),
-          [process](const launcher::v1::Exited* exited) { process->OnLauncherExited(exited); }, &id,
-          deadline));
+  RETURN_IF_ERROR(process->Launch(memory_mib, std::move(ends.second), deadline));
+  return process;
+}
+
+absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::SpawnWaiting(
+    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+    absl::Time deadline) {
+  ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
+  std::shared_ptr<VmmProcess> process(
+      new VmmProcess(loop, std::move(launcher), std::move(ends.first)));
   {
     absl::MutexLock lock(&process->mutex_);
-    process->launcher_id_ = id;
-    process->process_ = std::move(spawned);
-    if (process->killed_ || !process->channel_.ok()) process->launcher_->Kill(id);
+    RETURN_IF_ERROR(process->SendHello(build));
   }
-  loop->Post([process] {
+  RETURN_IF_ERROR(process->Launch(/*memory_mib=*/0, std::move(ends.second), deadline));
+  absl::Status greeted;
+  {
     absl::MutexLock lock(&process->mutex_);
-    if (process->end_.has_value()) return;
-    const absl::Status added =
-        process->loop_->Add(process->socket_.fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                            [process](uint32_t events) { process->OnEvents(events); });
-    if (!added.ok()) process->ChannelFailed(added);
-  });
-  return process;
+    while (!process->greeted_ && process->channel_.ok() && !process->end_.has_value()) {
+      if (process->changed_.WaitWithDeadline(&process->mutex_, deadline) && !process->greeted_) {
+        process->ChannelFailed(absl::DeadlineExceededError("no Hello in time"));
+      }
+    }
+    if (!process->greeted_ || !process->channel_.ok()) greeted = process->EndedStatus();
+  }
+  if (greeted.ok()) return process;
+  process->Kill();
+  return greeted;
+}
+
+absl::StatusOr<vmm::v1::Response> VmmProcess::Employ(uint32_t memory_mib, Order order,
+                                                     absl::Time deadline) {
+  uint64_t id = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    id = launcher_id_;
+  }
+  // Before there is a guest, whatever the launcher takes: until then nothing needs the limit.
+  launcher_->SetMemory(id, memory_mib);
+  return Call(std::move(order), deadline);
+}
+
+bool VmmProcess::alive() const {
+  absl::MutexLock lock(&mutex_);
+  return channel_.ok() && !end_.has_value();
 }
 
 void VmmProcess::OnEvents(uint32_t events) {
@@ -111,6 +170,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
   if (!greeted_) {
     if (!frame.has_hello()) return absl::InvalidArgumentError("it did not begin with Hello");
     greeted_ = true;
+    changed_.SignalAll();
     return wire::NegotiateVersion("hearth.vmm.v1", "hearth-vmm",
                                   {wire::kVmmMinVersion, wire::kVmmMaxVersion},
                                   {frame.hello().min_version(), frame.hello().max_version()})
@@ -183,19 +243,25 @@ absl::Status VmmProcess::AwaitFirst(absl::Time deadline) {
   return Await(1, deadline).status();
 }
 
-absl::StatusOr<vmm::v1::Response> VmmProcess::Call(vmm::v1::Request request, absl::Time deadline) {
+absl::StatusOr<vmm::v1::Response> VmmProcess::Call(Order order, absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   if (end_.has_value() || !channel_.ok()) return EndedStatus();
-  const uint64_t id = ++last_request_;
-  request.set_id(id);
-  vmm::v1::Frame frame;
-  *frame.mutable_request() = std::move(request);
-  answers_[id] = std::nullopt;
-  if (const absl::Status sent = socket_.Send(frame.SerializeAsString()); !sent.ok()) {
+  uint64_t id = 0;
+  if (const absl::Status sent = SendOrder(std::move(order), &id); !sent.ok()) {
     ReadAll();  // It may have told why it went.
     ChannelFailed(sent);
   }
   return Await(id, deadline);
+}
+
+absl::StatusOr<UniqueFd> VmmProcess::OpenPagemap(absl::Time deadline) {
+  uint64_t id = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (end_.has_value()) return EndedStatus();
+    id = launcher_id_;
+  }
+  return launcher_->OpenPagemap(id, deadline);
 }
 
 absl::StatusOr<UniqueFd> VmmProcess::AcceptAgent(absl::Time deadline) {

@@ -24,17 +24,34 @@ namespace hearth::control {
 // Thread-safe; read on the event loop's thread.
 class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
  public:
-  // Spawns it. The requests of `first` are sent before it runs, so that it need not wait for them.
-  static absl::StatusOr<std::shared_ptr<VmmProcess>> Spawn(
+  // What a process is to do, with the descriptors that the request names.
+  struct Order {
+    vmm::v1::Request request;
+    std::vector<UniqueFd> fds;
+  };
+
+  // Spawns it. `first` is sent before it runs, so that it need not wait for it.
+  static absl::StatusOr<std::shared_ptr<VmmProcess>> Spawn(EventLoop* loop,
+                                                           std::shared_ptr<LauncherClient> launcher,
+                                                           const std::string& build,
+                                                           uint32_t memory_mib, Order first,
+                                                           absl::Time deadline);
+  // Spawns one that waits for its order; answers when it has said Hello.
+  static absl::StatusOr<std::shared_ptr<VmmProcess>> SpawnWaiting(
       EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
-      uint32_t memory_mib, vmm::v1::Request first, std::vector<UniqueFd> fds, absl::Time deadline);
+      absl::Time deadline);
+  // Of one that waits: limits it, and has it carry out the order. Once.
+  absl::StatusOr<vmm::v1::Response> Employ(uint32_t memory_mib, Order order, absl::Time deadline)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  bool alive() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The answer to the first request; as Call() otherwise.
   absl::Status AwaitFirst(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   // Sends a request and waits for its answer; an error of the VMM's as a status. No answer in time
   // ends the process.
-  absl::StatusOr<vmm::v1::Response> Call(vmm::v1::Request request, absl::Time deadline)
+  absl::StatusOr<vmm::v1::Response> Call(Order order, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<UniqueFd> OpenPagemap(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Kill() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -51,6 +68,11 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   VmmProcess(EventLoop* loop, std::shared_ptr<LauncherClient> launcher, UniqueFd socket)
       : loop_(loop), launcher_(std::move(launcher)), socket_(std::move(socket)) {}
 
+  absl::Status SendHello(const std::string& build) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status SendOrder(Order order, uint64_t* id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has the launcher spawn it with the control socket's other end.
+  absl::Status Launch(uint32_t memory_mib, UniqueFd control, absl::Time deadline)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
   void ReadAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Handle(wire::FdFrame frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/backend/kvm/waiting_vmms.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace hearth::control {
+namespace {
+
+constexpr absl::Duration kFirstBackOff = absl::Milliseconds(200);
+constexpr absl::Duration kLongestBackOff = absl::Seconds(10);
+
+}  // namespace
+
+WaitingVmms::WaitingVmms(Spawner spawner, absl::Duration answer_timeout)
+    : spawner_(std::move(spawner)), answer_timeout_(answer_timeout), thread_([this] { Run(); }) {}
+
+WaitingVmms::~WaitingVmms() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.SignalAll();
+  }
+  thread_.join();
+  for (const auto& process : waiting_) process->EndByForce(answer_timeout_);
+}
+
+void WaitingVmms::SetTarget(size_t count) {
+  absl::MutexLock lock(&mutex_);
+  if (target_ == count) return;
+  target_ = count;
+  changed_.SignalAll();
+}
+
+std::shared_ptr<VmmProcess> WaitingVmms::Take() {
+  absl::MutexLock lock(&mutex_);
+  std::shared_ptr<VmmProcess> taken;
+  while (!taken && !waiting_.empty()) {
+    if (waiting_.front()->alive()) taken = std::move(waiting_.front());
+    waiting_.pop_front();
+  }
+  changed_.SignalAll();
+  return taken;
+}
+
+size_t WaitingVmms::count() const {
+  absl::MutexLock lock(&mutex_);
+  return waiting_.size();
+}
+
+void WaitingVmms::Run() {
+  absl::Duration back_off = kFirstBackOff;
+  while (true) {
+    std::shared_ptr<VmmProcess> surplus;
+    {
+      absl::MutexLock lock(&mutex_);
+      while (!stopping_ && waiting_.size() == target_) changed_.Wait(&mutex_);
+      if (stopping_) return;
+      if (waiting_.size() > target_) {
+        surplus = std::move(waiting_.back());
+        waiting_.pop_back();
+      }
+    }
+    if (surplus) {
+      surplus->EndByForce(answer_timeout_);
+      continue;
+    }
+    absl::StatusOr<std::shared_ptr<VmmProcess>> spawned = spawner_();
+    absl::MutexLock lock(&mutex_);
+    if (spawned.ok()) {
+      waiting_.push_back(*std::move(spawned));
+      back_off = kFirstBackOff;
+    } else if (!stopping_) {
+      // Whoever needs one spawns it on its own and hears why that fails.
+      changed_.WaitWithTimeout(&mutex_, back_off);
+      back_off = std::min(back_off * 2, kLongestBackOff);
+    }
+  }
+}
+
+}  // namespace hearth::control
