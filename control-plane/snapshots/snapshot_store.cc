@@ -129,16 +129,16 @@ absl::StatusOr<std::unique_ptr<SnapshotStore>> SnapshotStore::Open(SnapshotStore
   absl::StatusOr<SnapshotKey> key =
       Exists(paths.key) ? ReadKey(paths) : MakeKey(Disk(config.before_step), paths);
   RETURN_IF_ERROR(key.status());
-  auto store = std::make_unique<DiskSnapshotStore>(config, std::move(lock), *key);
+  auto store = std::make_unique<DiskSnapshotStore>(std::move(config), std::move(lock), *key);
   RETURN_IF_ERROR(store->Recover());
   return store;
 }
 
-DiskSnapshotStore::DiskSnapshotStore(const SnapshotStoreConfig& config, UniqueFd lock,
+DiskSnapshotStore::DiskSnapshotStore(SnapshotStoreConfig config, UniqueFd lock,
                                      const SnapshotKey& key)
     : paths_(config.directory),
       lock_(std::move(lock)),
-      disk_(config.before_step),
+      disk_(std::move(config.before_step)),
       chunks_(&disk_, paths_.chunks),
       reader_(paths_.snapshots, key),
       residents_(std::make_shared<Residents>(config.resident_budget_bytes)) {}

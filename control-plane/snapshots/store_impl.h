@@ -20,8 +20,8 @@ namespace hearth::control {
 // snapshot_store.cc opens, publishes and loads; collect.cc lists, deletes and sweeps.
 class DiskSnapshotStore final : public SnapshotStore {
  public:
-  // `lock` is held while the store lives; `disk` is the one that Open() used.
-  DiskSnapshotStore(const SnapshotStoreConfig& config, UniqueFd lock, const SnapshotKey& key);
+  // `lock` is held while the store lives; `key` is the store's.
+  DiskSnapshotStore(SnapshotStoreConfig config, UniqueFd lock, const SnapshotKey& key);
 
   // Once, before anything else: folders, leftovers, the index.
   absl::Status Recover();
