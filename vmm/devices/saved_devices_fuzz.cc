@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices restored from a state that somebody has altered, and then used by a hostile driver. The
 // state begins as a real one, of devices whose drivers got as far as the input likes.
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstdlib>
 #include <string>
 
@@ -159,6 +161,7 @@ void UseDevices(DevicesFake& devices, FuzzedDataProvider& input, int times) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const google::protobuf::LogSilencer silence;  // Text that is no UTF-8 is said on standard error.
   FuzzedDataProvider input(data, size);
   DevicesFake source;
   for (size_t i = 0; i < DevicesFake::kCount; ++i) {
