@@ -18,7 +18,6 @@ inline constexpr size_t kMinEntropyBytes = 32;
 inline constexpr size_t kMinRestoreEntropyBytes = 64;
 inline constexpr size_t kMaxEntropyBytes = 512;
 inline constexpr size_t kMaxHostnameBytes = 64;  // __NEW_UTS_LEN.
-inline constexpr char kMachineIdPath[] = "/etc/machine-id";
 
 // The ids that only files hold. All descriptors are opened when the machine is configured, so that
 // a restored one has nothing to look up: each step is one system call on pages that the agent used

@@ -18,7 +18,10 @@ namespace {
 constexpr uint64_t kReserveBytes = 24 * 1024 * 1024;
 constexpr uint64_t kSmallestMemoryBytes = 16 * 1024 * 1024;
 
+// In one tmpfs, so that a restore goes through the same code of the kernel twice: what is touched
+// for the first time is what costs there.
 constexpr char kBootIdFile[] = "/run/boot_id";
+constexpr char kMachineIdFile[] = "/run/machine_id";
 
 absl::Status CheckEntropy(const std::string& entropy) {
   if (entropy.size() >= kMinEntropyBytes && entropy.size() <= kMaxEntropyBytes) {
@@ -57,8 +60,9 @@ absl::StatusOr<ConfiguredMachine> GuestMachine::Configure(
   const uint64_t writable_bytes = configure.limits().writable_bytes();
   RETURN_IF_ERROR(MountUserRoot(
       configure, writable_bytes == 0 ? configured.limits.memory_bytes / 2 : writable_bytes));
-  ASSIGN_OR_RETURN(identity_, Identity::Create(kBootIdFile, absl::StrCat(kUserRoot, kMachineIdPath),
-                                               configure.instance_id(), configure.entropy()));
+  ASSIGN_OR_RETURN(identity_, Identity::Create(kBootIdFile, kMachineIdFile, configure.instance_id(),
+                                               configure.entropy()));
+  RETURN_IF_ERROR(MountFile(kMachineIdFile, absl::StrCat(kUserRoot, "/etc/machine-id")));
   return configured;
 }
 

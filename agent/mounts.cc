@@ -2,6 +2,7 @@
 #include "agent/mounts.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -18,6 +19,7 @@
 #include "agent/context.h"
 #include "agent/files.h"
 #include "vmm/base/status.h"
+#include "vmm/base/unique_fd.h"
 
 namespace hearth::agent {
 
@@ -164,6 +166,12 @@ absl::Status MountUserRoot(const agent::v1::ConfigureInstance& configure, uint64
   RETURN_IF_ERROR(EnsureDirectory(root + kTaskRoot, 0755));
   if (code != nullptr) RETURN_IF_ERROR(MountDisk(*code, root + kTaskRoot));
   return MakeDevices(root);
+}
+
+absl::Status MountFile(const std::string& file, const std::string& target) {
+  const UniqueFd made(open(target.c_str(), O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0444));
+  if (!made) return ErrnoStatus(absl::StrCat("open ", target));
+  return DoMount(file, target, nullptr, MS_BIND);
 }
 
 }  // namespace hearth::agent

@@ -32,4 +32,7 @@ absl::StatusOr<std::string> FindDisk(absl::string_view serial,
 // Builds user code's root. `writable_bytes` limits all that it can write outside of pipes.
 absl::Status MountUserRoot(const agent::v1::ConfigureInstance& configure, uint64_t writable_bytes);
 
+// Mounts the file over `target`, which is made if it does not exist.
+absl::Status MountFile(const std::string& file, const std::string& target);
+
 }  // namespace hearth::agent

@@ -24,7 +24,8 @@ class Thumbnail(unittest.TestCase):
         except ImportError:
             raise unittest.SkipTest("python3-pil is not installed") from None
         cls.image = PIL.Image
-        cls.handler = staticmethod(load(HERE / "thumbnail/handler.py").thumbnail)
+        cls.module = load(HERE / "thumbnail/handler.py")
+        cls.handler = staticmethod(cls.module.thumbnail)
 
     def picture(self, size, kind="JPEG", mode="RGB"):
         file = io.BytesIO()
@@ -50,6 +51,9 @@ class Thumbnail(unittest.TestCase):
         for kind, mode in (("PNG", "RGBA"), ("PNG", "P"), ("GIF", "P"), ("JPEG", "CMYK"), ("TIFF", "L")):
             with self.subTest(kind=kind, mode=mode):
                 self.assertEqual(self.result(self.picture((600, 300), kind, mode)).size, (256, 128))
+
+    def test_its_hook_needs_no_picture_of_anyones(self):
+        self.module.warm_up()
 
     def test_what_is_no_picture_is_said_so(self):
         for payload in (b"", b"no picture", self.picture((600, 300))[:400], {"json": 1}):
