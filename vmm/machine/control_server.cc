@@ -39,6 +39,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Create(Options opt
   frame.mutable_hello()->set_build(server->options_.build);
   RETURN_IF_ERROR(server->SendFrame(frame));
   server->vm_ = server->options_.system->CreateVm();
+  server->thread_ = VcpuThread::Spawn(server->options_.enter_vcpu_jail);
   return server;
 }
 
@@ -177,6 +178,7 @@ absl::StatusOr<Machine::Options> ControlServer::TakeMachineOptions() {
         "an earlier request for a machine failed; spawn a new VMM");
   }
   RETURN_IF_ERROR(vm_.status());
+  RETURN_IF_ERROR(thread_.status());
   Machine::Options options;
   options.system = &*options_.system;
   options.vm = *std::move(vm_);
@@ -187,6 +189,7 @@ absl::StatusOr<Machine::Options> ControlServer::TakeMachineOptions() {
     return SendVsockConnection(port, guest_port, std::move(socket));
   };
   options.enter_vcpu_jail = options_.enter_vcpu_jail;
+  options.thread = *std::move(thread_);
   options.log = options_.log;
   return options;
 }

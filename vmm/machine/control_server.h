@@ -66,9 +66,11 @@ class ControlServer {
 
   Options options_;
   wire::FdSocket socket_;
-  // Made while the controller is still preparing its request: on some hosts KVM_CREATE_VM waits for
-  // a grace period of the kernel, and a VMM that was spawned ahead of demand has that behind it.
+  // Both are made while the controller is still preparing its request: on some hosts KVM_CREATE_VM
+  // waits for a grace period of the kernel, and a VMM that was spawned ahead of demand has that
+  // behind it.
   absl::StatusOr<Vm> vm_;
+  absl::StatusOr<std::unique_ptr<VcpuThread>> thread_;
   bool machine_tried_ = false;
   std::unique_ptr<Machine> machine_;
   absl::Status result_;

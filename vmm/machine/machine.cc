@@ -120,14 +120,17 @@ absl::Status Machine::StartThreads(std::vector<Vcpu> vcpus) {
   options.memory = &devices_->memory_bus();
   options.device_lock = &device_lock_;
   options.reset_requested = &reset_requested_;
-  options.enter_jail = options_.enter_vcpu_jail;
   options.ended = [this, alive = alive_](ExitOutcome outcome) {
     options_.loop->Post([this, alive, outcome = std::move(outcome)]() mutable {
       if (*alive && state_ != MachineState::kExited) End(std::move(outcome));
     });
   };
   for (Vcpu& vcpu : vcpus) {
-    ASSIGN_OR_RETURN(auto thread, VcpuThread::Create(std::move(vcpu), options));
+    std::unique_ptr<VcpuThread> thread = std::move(options_.thread);
+    if (thread == nullptr) {
+      ASSIGN_OR_RETURN(thread, VcpuThread::Spawn(options_.enter_vcpu_jail));
+    }
+    thread->Assign(std::move(vcpu), options);
     vcpu_threads_.push_back(std::move(thread));
   }
   return absl::OkStatus();

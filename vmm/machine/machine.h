@@ -54,6 +54,7 @@ class Machine {
     // not call the machine. An error refuses the connection.
     Vsock::AcceptCallback vsock_connection;
     std::function<absl::Status()> enter_vcpu_jail;  // See VcpuThread; may be empty.
+    std::unique_ptr<VcpuThread> thread;             // Of vCPU 0, if it was spawned ahead.
     GuestErrors::Log log;                           // May be empty.
   };
 

@@ -30,9 +30,10 @@ uint64_t ThreadCpuNs(clockid_t clock) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Create(Vcpu vcpu, Options options) {
+absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Spawn(
+    const std::function<absl::Status()>& enter_jail) {
   RETURN_IF_ERROR(InstallKickHandler());
-  std::unique_ptr<VcpuThread> self(new VcpuThread(std::move(vcpu), std::move(options)));
+  std::unique_ptr<VcpuThread> self(new VcpuThread(enter_jail));
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kVcpuStackBytes);
@@ -55,6 +56,12 @@ absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Create(Vcpu vcpu, Option
   return self;
 }
 
+void VcpuThread::Assign(Vcpu vcpu, Options options) {
+  absl::MutexLock lock(&mutex_);
+  vcpu_.emplace(std::move(vcpu));
+  options_ = std::move(options);
+}
+
 VcpuThread::~VcpuThread() { Stop(); }
 
 void VcpuThread::Resume() {
@@ -63,7 +70,7 @@ void VcpuThread::Resume() {
 }
 
 void VcpuThread::Interrupt() {
-  vcpu_.SetImmediateExit(true);
+  if (vcpu_.has_value()) vcpu_->SetImmediateExit(true);
   if (phase_ == Phase::kRunning) pthread_kill(thread_, KickSignal());
 }
 
@@ -120,7 +127,7 @@ bool VcpuThread::AwaitRunCommand() {
     mutex_.Await(absl::Condition(&commanded));
   }
   if (command_ == Command::kStop) return false;
-  vcpu_.SetImmediateExit(false);
+  vcpu_->SetImmediateExit(false);
   phase_ = Phase::kRunning;
   return true;
 }
@@ -139,8 +146,8 @@ void VcpuThread::End(const ExitOutcome* outcome) {
 }
 
 void VcpuThread::Main() {
-  if (options_.enter_jail) {
-    absl::Status status = options_.enter_jail();
+  if (enter_jail_) {
+    absl::Status status = enter_jail_();
     if (!status.ok()) {
       absl::MutexLock lock(&mutex_);
       jail_status_ = std::move(status);
@@ -150,7 +157,7 @@ void VcpuThread::Main() {
   }
   while (AwaitRunCommand()) {
     for (;;) {
-      const auto result = vcpu_.Run();
+      const auto result = vcpu_->Run();
       exits_.fetch_add(1, std::memory_order_relaxed);
       ExitOutcome outcome;
       if (!result.ok()) {
@@ -165,7 +172,7 @@ void VcpuThread::Main() {
 }
 
 bool VcpuThread::HandleExit(ExitOutcome& outcome) {
-  const kvm_run& run = vcpu_.run();
+  const kvm_run& run = vcpu_->run();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:
       HandlePortAccess();
@@ -199,8 +206,8 @@ bool VcpuThread::HandleExit(ExitOutcome& outcome) {
 }
 
 void VcpuThread::HandlePortAccess() {
-  const auto& io = vcpu_.run().io;
-  std::span<uint8_t> data = vcpu_.run_area().subspan(io.data_offset, size_t{io.size} * io.count);
+  const auto& io = vcpu_->run().io;
+  std::span<uint8_t> data = vcpu_->run_area().subspan(io.data_offset, size_t{io.size} * io.count);
   uint64_t stray = 0;
   MutexLock lock(options_.device_lock);
   for (; !data.empty(); data = data.subspan(io.size)) {
@@ -213,7 +220,7 @@ void VcpuThread::HandlePortAccess() {
 }
 
 void VcpuThread::HandleMemoryAccess() {
-  auto& mmio = vcpu_.run().mmio;
+  auto& mmio = vcpu_->run().mmio;
   const std::span<uint8_t> access(mmio.data, mmio.len);
   MutexLock lock(options_.device_lock);
   const bool answered = mmio.is_write != 0 ? options_.memory->Write(mmio.phys_addr, access)
@@ -222,8 +229,8 @@ void VcpuThread::HandleMemoryAccess() {
 }
 
 ExitOutcome VcpuThread::DescribeInternalError() {
-  const uint32_t suberror = vcpu_.run().internal.suberror;
-  const auto regs = vcpu_.GetRegs();
+  const uint32_t suberror = vcpu_->run().internal.suberror;
+  const auto regs = vcpu_->GetRegs();
   const std::string at = regs.ok() ? absl::StrFormat(" at RIP 0x%x", regs->rip) : "";
   switch (suberror) {
     case KVM_INTERNAL_ERROR_EMULATION:

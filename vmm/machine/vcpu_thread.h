@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -48,14 +49,16 @@ class VcpuThread {
     // Set by a device while it handles a write, when the guest asked for a reset; looked at after
     // every access. Shared by the machine's vCPUs.
     const std::atomic<bool>* reset_requested = nullptr;
-    // Runs first on the new thread, before it ever enters the guest: loads its seccomp filter.
-    std::function<absl::Status()> enter_jail;
     // The vCPU will not run again, by itself; not called after Stop(). On the vCPU's thread.
     std::function<void(ExitOutcome)> ended;
   };
 
-  // Starts the thread, parked. Returns when it is jailed.
-  static absl::StatusOr<std::unique_ptr<VcpuThread>> Create(Vcpu vcpu, Options options);
+  // Starts the thread, parked and without a vCPU: it can be had before there is a machine. It runs
+  // `enter_jail`, which loads its seccomp filter and may be empty, first; this returns after it.
+  static absl::StatusOr<std::unique_ptr<VcpuThread>> Spawn(
+      const std::function<absl::Status()>& enter_jail);
+  // Once, before Resume().
+  void Assign(Vcpu vcpu, Options options) ABSL_LOCKS_EXCLUDED(mutex_);
   // Stops and joins.
   ~VcpuThread();
   VcpuThread(const VcpuThread&) = delete;
@@ -78,13 +81,14 @@ class VcpuThread {
   uint64_t CpuNs() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Only while paused or stopped.
-  Vcpu& vcpu() { return vcpu_; }
+  Vcpu& vcpu() { return *vcpu_; }
 
  private:
   enum class Command { kPark, kRun, kStop };
   enum class Phase { kStarting, kParked, kRunning, kEnded };
 
-  VcpuThread(Vcpu vcpu, Options options) : vcpu_(std::move(vcpu)), options_(std::move(options)) {}
+  explicit VcpuThread(std::function<absl::Status()> enter_jail)
+      : enter_jail_(std::move(enter_jail)) {}
 
   static void* Entry(void* self);
   void Main() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -99,7 +103,9 @@ class VcpuThread {
   void HandleMemoryAccess();
   ExitOutcome DescribeInternalError();
 
-  Vcpu vcpu_;
+  std::function<absl::Status()> enter_jail_;
+  // Both are set while the thread is parked, and then never again.
+  std::optional<Vcpu> vcpu_;
   Options options_;
   pthread_t thread_{};
   bool joined_ = false;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <optional>
 
 #include "vmm/base/token_bucket.h"
@@ -33,6 +34,26 @@ absl::Status StopForced(VmmProcess& process, uint32_t timeout_ms) {
   RETURN_IF_ERROR(Command(process, [](v1::Request& r) { r.mutable_stop()->set_forced(true); }));
   RETURN_IF_ERROR(process.AwaitExited(static_cast<int>(timeout_ms)).status());
   return process.Wait(static_cast<int>(timeout_ms)).status();
+}
+
+// Until the VMM has done all that it does ahead of a request: its thread for vCPU 0 is there, and
+// the main one sleeps. Only the kernel knows, so it is asked now and then.
+absl::Status AwaitWaiting(pid_t pid) {
+  for (int i = 0; i < 10'000; ++i) {
+    std::FILE* file = std::fopen(absl::StrCat("/proc/", pid, "/stat").c_str(), "re");
+    if (file == nullptr) return ErrnoStatus("/proc/PID/stat");
+    char state = '?';
+    long threads = 0;
+    // proc(5): the 3rd and the 20th field.
+    const int fields = std::fscanf(
+        file, "%*d %*s %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld",
+        &state, &threads);
+    std::fclose(file);
+    if (fields == 2 && state == 'S' && threads == 2) return absl::OkStatus();
+    const timespec pause{0, 1'000'000};
+    nanosleep(&pause, nullptr);
+  }
+  return absl::DeadlineExceededError("the VMM is never idle");
 }
 
 // Disks and vsock, for CreateMachine and RestoreMachine alike.
@@ -82,7 +103,10 @@ absl::Status RestoreOnce(const RunArguments& arguments, const SavedMachineFiles&
   uint64_t begin_ns = MonotonicNs();
   ASSIGN_OR_RETURN(VmmProcess process, VmmProcess::Spawn(arguments.vmm));
   const double spawned_ms = MsSince(begin_ns);
-  if (arguments.waiting) begin_ns = MonotonicNs();
+  if (arguments.waiting) {
+    RETURN_IF_ERROR(AwaitWaiting(process.pid()));
+    begin_ns = MonotonicNs();
+  }
   RETURN_IF_ERROR(process.Call(std::move(restore.request), std::move(restore.fds)).status());
   const double restored_ms = MsSince(begin_ns);
   RETURN_IF_ERROR(console.Await("", arguments.timeout_ms));
