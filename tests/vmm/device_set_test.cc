@@ -3,9 +3,13 @@
 // the driver, through the bus.
 #include "vmm/machine/device_set.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "tests/vmm/kvm_guard.h"
 #include "vmm/arch/x86_64/layout.h"
@@ -23,12 +27,14 @@ constexpr uint32_t kEntropyIrq = x86_64::kFirstVirtioIrq;
 
 class TestDevices {
  public:
-  TestDevices() {
+  // Entropy is the first device, or a disk if there is one.
+  explicit TestDevices(UniqueFd disk = {}) {
     auto system = System::Create(OpenKvm());
     REQUIRE(system.ok());
     vm_ = std::make_unique<Vm>(*system->CreateVm());
     REQUIRE(vm_->CreateInterruptController().ok());
     MachineConfig config;
+    if (disk) config.disks.push_back({std::move(disk), true, ""});
     config.entropy = true;
     config.vsock = VsockConfig{3, {1024}};
     DeviceSet::Wiring wiring;
@@ -53,7 +59,7 @@ class TestDevices {
     REQUIRE(set->memory_bus().Write(x86_64::kVirtioMmioBase + offset,
                                     {reinterpret_cast<const uint8_t*>(&value), sizeof(value)}));
   }
-  void StartEntropy() {
+  void StartFirst() {
     for (const uint32_t status : {1, 3}) Write(0x70, status);
     Write(0x24, 1);
     Write(0x20, 1);  // VERSION_1.
@@ -113,7 +119,7 @@ void CopyMemory(const TestDevices& from, const TestDevices& to) {
 TEST_CASE("device set: quiescing works off the notifications that wait") {
   REQUIRE_KVM();
   TestDevices devices;
-  devices.StartEntropy();
+  devices.StartFirst();
   devices.AskForEntropy();
   CHECK_FALSE(devices.queue.TakeUsed().has_value());
   devices.set->Quiesce();
@@ -127,7 +133,7 @@ TEST_CASE("device set: quiescing works off the notifications that wait") {
 TEST_CASE("device set: in another VM the driver goes on, and its interrupt is raised again") {
   REQUIRE_KVM();
   TestDevices devices;
-  devices.StartEntropy();
+  devices.StartFirst();
   devices.AskForEntropy();
   devices.set->Quiesce();
   const v1::SavedDevices saved = devices.Save();
@@ -154,7 +160,7 @@ TEST_CASE("device set: in another VM the driver goes on, and its interrupt is ra
 TEST_CASE("device set: a kick that came while the machine was saved is not lost") {
   REQUIRE_KVM();
   TestDevices devices;
-  devices.StartEntropy();
+  devices.StartFirst();
   devices.AskForEntropy();
   const v1::SavedDevices saved = devices.Save();  // Even if nobody quiesces.
   TestDevices copy;
@@ -171,6 +177,47 @@ TEST_CASE("device set: the state of other devices is refused") {
   CHECK(devices.Restore(saved).code() == absl::StatusCode::kFailedPrecondition);
   saved.mutable_virtio()->DeleteSubrange(0, 1);
   CHECK_FALSE(DeviceSet::HadEntropy(saved));
+}
+
+// A disk each of whose sectors, read to the available ring, makes one more request available and
+// writes its header: the read of the next sector.
+UniqueFd MakeSelfFeedingDisk(uint64_t header_offset) {
+  std::vector<uint8_t> content(65536 * kSectorBytes);
+  for (uint32_t sector = 0; sector < 65536; ++sector) {
+    uint8_t* at = content.data() + sector * kSectorBytes;
+    const Le16 index(static_cast<uint16_t>(sector + 2));
+    const BlockRequestHeader next{.type = 0, .reserved = 0, .sector = (sector + 1) % 65536};
+    std::memcpy(at + 2, &index, sizeof(index));
+    std::memcpy(at + header_offset, &next, sizeof(next));
+  }
+  UniqueFd disk(memfd_create("disk", MFD_CLOEXEC));
+  REQUIRE(write(disk.get(), content.data(), content.size()) ==
+          static_cast<ssize_t>(content.size()));
+  return disk;
+}
+
+TEST_CASE("device set: a disk whose reads make requests does not keep a guest from being saved") {
+  REQUIRE_KVM();
+  constexpr uint64_t kHeaderOffset = 64;
+  TestDevices devices(MakeSelfFeedingDisk(kHeaderOffset));
+  devices.StartFirst();
+  VirtqueueFake& queue = devices.queue;
+  const GuestAddress header(queue.driver_area().value() + kHeaderOffset);
+  const std::array<VirtqueueFake::Buffer, 3> buffers = {
+      {{header, sizeof(BlockRequestHeader), false},
+       {queue.driver_area(), static_cast<uint32_t>(kSectorBytes), true},
+       {kBuffer, 1, true}}};
+  REQUIRE(queue.Add(buffers) == 0);  // Ring entries of 0 are this chain.
+  devices.memory.WriteValue(header, BlockRequestHeader{.type = 0, .reserved = 0, .sector = 0});
+  devices.Write(kVirtioMmioQueueNotify, 0);
+  devices.set->Quiesce();
+  const v1::SavedDevices saved = devices.Save();
+  CHECK_FALSE(saved.virtio(0).transport().needs_reset());
+  // It went on and on, half of each turn's bytes being data, and would still.
+  CHECK(devices.set->blocks()[0]->counters().read_bytes == kQuiesceRounds * kBlockTurnBytes / 2);
+  const uint32_t next_avail = saved.virtio(0).transport().queues(0).next_avail();
+  const GuestAddress index(queue.driver_area().value() + 2);
+  CHECK(devices.memory.ReadValue<Le16>(index)->get() == next_avail + 1);
 }
 
 }  // namespace

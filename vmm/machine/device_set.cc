@@ -115,9 +115,9 @@ absl::Status DeviceSet::WatchNotification(Slot* slot, uint16_t queue, uint64_t b
 }
 
 void DeviceSet::Quiesce() {
-  // Work on a queue may ask for more of it, by the same eventfds. It ends: no vCPU adds chains.
+  // Work on a queue may ask for more of it, by the same eventfds.
   bool signalled = true;
-  while (signalled) {
+  for (int round = 0; signalled && round < kQuiesceRounds; ++round) {
     signalled = false;
     for (const auto& slot : slots_) {
       for (uint16_t queue = 0; queue < slot->notifications.size(); ++queue) {

@@ -26,6 +26,11 @@
 
 namespace hearth::vmm {
 
+// How often Quiesce() works on a queue that asks for more. What a driver can have in a queue, 128
+// descriptors of 64 KiB, is one turn. But a guest can let the reads of a disk write further
+// requests into the queue, for ever; those that are left are worked on later, here and in a copy.
+inline constexpr int kQuiesceRounds = 16;
+
 // A machine's devices, their place on its buses and their interrupts and notifications in KVM.
 // Created and destroyed on the loop's thread; the accessors' users hold the device lock.
 class DeviceSet {
