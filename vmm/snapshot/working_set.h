@@ -47,8 +47,8 @@ absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, i
 // Gives the machine its private copies of the pages that it will write: faulting them in costs
 // twice, once for the file's page and once for the copy. What it will only read is left to faults:
 // each maps a window of 16 pages of the file, which is in memory, and populating them ahead took
-// longer than it saved (docs/vmm.md). A hint: pages outside the memory are passed over, and a kernel
-// that cannot populate (before Linux 5.14) leaves all of it to faults.
+// longer than it saved (docs/vmm.md). A hint: pages outside the memory are passed over, and a
+// kernel that cannot populate (before Linux 5.14) leaves all of it to faults.
 void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs);
 
 }  // namespace hearth::vmm
