@@ -36,6 +36,8 @@ inline constexpr size_t kMaxUploads = 8;
 inline constexpr int kMaxUnaryThreads = 64;  // gRPC's own threads, for the short calls and uploads.
 inline constexpr size_t kMaxDeploysAtOnce = 2;
 inline constexpr size_t kMaxDeploysQueued = 32;
+inline constexpr size_t kMaxRebuildsAtOnce = 1;
+inline constexpr size_t kMaxRebuildsQueued = 32;
 
 // Resources.
 inline constexpr int kDefaultPageSize = 100;

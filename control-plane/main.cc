@@ -12,12 +12,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <iostream>
 
 #include "control-plane/api/server.h"
 #include "control-plane/api/state.h"
 #include "control-plane/backend/kvm/kvm_backend.h"
 #include "control-plane/node/local_node.h"
+#include "control-plane/snapshots/host.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 
@@ -41,9 +43,10 @@ constexpr char kFooter[] =
     "  hearthd --socket /run/hearth/hearthd.sock --state-dir /var/lib/hearth "
     "--images /var/lib/hearth-images\n"
     "  hearth --socket /run/hearth/hearthd.sock deploy ./my-function\n\n"
-    "Whoever may open the socket may do everything: keep its directory private. SIGTERM ends "
-    "hearthd in order: calls under way get --grace seconds. Only one hearthd can use a state "
-    "directory at a time. At its first start it makes the tenant \"default\".";
+    "Whoever may open the socket may do everything: keep its directory private. SIGHUP has it "
+    "read the image store again. SIGTERM ends hearthd in order: calls under way get --grace "
+    "seconds. Only one hearthd can use a state directory at a time. At its first start it makes "
+    "the tenant \"default\".";
 
 struct Options {
   std::string socket = "/run/hearth/hearthd.sock";
@@ -56,6 +59,11 @@ struct Options {
   size_t queue_length = 512;
   double queue_wait = 30;
   double boot_timeout = 30;
+  std::string snapshots = "on";
+  std::string snapshot_directory;
+  uint64_t resident_snapshot_mib = 0;
+  double snapshot_idle_hours = 0;
+  int waiting_vmms = -1;
   double grace = 10;
   std::string log_level = "info";
 };
@@ -96,6 +104,26 @@ void AddFlags(CLI::App* app, Options* options) {
                   "Seconds that an instance may take to boot; more where KVM is emulated")
       ->check(CLI::Range(1.0, 900.0))
       ->capture_default_str();
+  app->add_option("--snapshots", options->snapshots,
+                  "on: versions are initialised once, and instances restored from a snapshot of "
+                  "that; off: every instance boots")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
+  app->add_option("--snapshot-directory", options->snapshot_directory,
+                  "Folder for snapshots; made when absent (snapshots in --state-dir)");
+  app->add_option("--resident-snapshot-mib", options->resident_snapshot_mib,
+                  "Host memory, in MiB, for snapshots that nobody uses now, so that the next "
+                  "restore need not read them; 0: an eighth of what is free. Beside --memory-mib")
+      ->capture_default_str();
+  app->add_option("--snapshot-idle-hours", options->snapshot_idle_hours,
+                  "Hours after which a snapshot that nobody used is deleted; 0: never")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  app->add_option("--waiting-vmms", options->waiting_vmms,
+                  "VMM processes to keep spawned ahead of demand, at most 256; -1: as the last "
+                  "minute's demand says, up to 8")
+      ->check(CLI::Range(-1, 256))
+      ->capture_default_str();
   app->add_option("--grace", options->grace,
                   "Seconds that calls under way get to end when hearthd is told to stop")
       ->check(CLI::Range(0.0, 900.0))
@@ -132,6 +160,32 @@ absl::Status CheckLauncher(const std::string& path) {
                                   "--launcher-socket"));
 }
 
+// What the host has free, in MiB.
+uint64_t FreeMemoryMib() {
+  return (static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) *
+          static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) >>
+         20;
+}
+
+absl::Status AddSnapshots(const Options& options, const State& state, LocalNodeConfig* node) {
+  ASSIGN_OR_RETURN(node->host, HostDescription(HEARTH_VERSION));
+  SnapshotStoreConfig store;
+  store.directory = options.snapshot_directory.empty()
+                        ? absl::StrCat(options.state_dir, "/snapshots")
+                        : options.snapshot_directory;
+  store.directory = std::filesystem::absolute(store.directory).string();
+  store.resident_budget_bytes =
+      (options.resident_snapshot_mib != 0 ? options.resident_snapshot_mib : FreeMemoryMib() / 8)
+      << 20;
+  node->set_aside_mib = store.resident_budget_bytes >> 20;
+  ASSIGN_OR_RETURN(node->snapshots, SnapshotStore::Open(std::move(store)));
+  node->images = state.kept_images.get();
+  if (options.snapshot_idle_hours > 0) {
+    node->snapshot_idle = absl::Hours(options.snapshot_idle_hours);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, const State& state) {
   KvmBackendConfig backend;
   backend.launcher_socket = options.launcher_socket;
@@ -149,6 +203,8 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.queue_limit = options.queue_length;
   node.queue_wait = absl::Seconds(options.queue_wait);
   node.boot_timeout = absl::Seconds(options.boot_timeout);
+  if (options.waiting_vmms >= 0) node.waiting_vmms = static_cast<size_t>(options.waiting_vmms);
+  if (options.snapshots == "on") RETURN_IF_ERROR(AddSnapshots(options, state, &node));
   return LocalNode::Create(std::move(node));
 }
 
@@ -158,6 +214,7 @@ absl::Status Serve(const Options& options) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // The socket's and the state's only guard.
@@ -172,7 +229,12 @@ absl::Status Serve(const Options& options) {
   spdlog::info("hearthd {} is ready: it serves {} with {} MiB for instances", HEARTH_VERSION,
                options.socket, node->memory_capacity_mib());
   int received = 0;
-  sigwait(&signals, &received);
+  while (sigwait(&signals, &received) == 0 && received == SIGHUP) {
+    const absl::Status reloaded = server->ReloadImages();
+    if (!reloaded.ok()) {
+      spdlog::error("the images cannot be reloaded: {}", std::string(reloaded.message()));
+    }
+  }
   spdlog::info("{}: stopping, calls under way have {} s", strsignal(received), options.grace);
   server->Stop(absl::Seconds(options.grace));
   unlink(options.socket.c_str());

@@ -229,6 +229,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteFunction(const DeleteFunctionRequ
   parts_.router->Invalidate(name);
   parts_.operations->CancelBelow(name);
   RETURN_IF_ERROR(parts_.node->Drain(name, /*force=*/false));
+  parts_.node->ForgetSnapshots(name);
   parts_.logs->Forget(name);
   return empty;
 }

@@ -44,6 +44,7 @@ Catalog::Answer<Version> Catalog::GetVersion(const GetVersionRequest& request) {
     ASSIGN_OR_RETURN(version, Load<Version>(t, Kind::kVersion, request.name()));
     return absl::OkStatus();
   }));
+  version.set_snapshot(parts_.node->SnapshotOf(version.name()));
   return version;
 }
 
@@ -55,6 +56,9 @@ Catalog::Answer<ListVersionsResponse> Catalog::ListVersions(const ListVersionsRe
     return ListPage(t, Kind::kVersion, request.parent(), request.page_size(), request.page_token(),
                     true, response.mutable_versions(), response.mutable_next_page_token());
   }));
+  for (Version& version : *response.mutable_versions()) {
+    version.set_snapshot(parts_.node->SnapshotOf(version.name()));
+  }
   return response;
 }
 
@@ -86,7 +90,9 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteVersion(const DeleteVersionReques
     });
   }));
   parts_.router->Invalidate(ParentOf(name));
+  parts_.operations->CancelBelow(name);
   RETURN_IF_ERROR(parts_.node->Drain(name, /*force=*/false));
+  parts_.node->ForgetSnapshots(name);
   return empty;
 }
 

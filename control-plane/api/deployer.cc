@@ -32,9 +32,11 @@ StageSpan SpanOf(CreateVersionMetadata::Stage stage) {
     case CreateVersionMetadata::BUILDING_IMAGE:
       return {5, 30};
     case CreateVersionMetadata::BOOTING:
-      return {30, 65};
+      return {30, 55};
     case CreateVersionMetadata::INITIALIZING:
-      return {65, 95};
+      return {55, 75};
+    case CreateVersionMetadata::SNAPSHOTTING:
+      return {75, 95};
     case CreateVersionMetadata::PUBLISHING:
       return {95, 100};
     default:
@@ -216,10 +218,9 @@ absl::Status Deployer::Make(Job& job) {
   Enter(job, CreateVersionMetadata::BOOTING);
   auto prepared = parts_.node->Prepare(
       description,
-      [this, &job](hearth::v1::Instance::State state, int percent) {
-        if (state == hearth::v1::Instance::INITIALIZING) {
-          Enter(job, CreateVersionMetadata::INITIALIZING);
-        }
+      [this, &job](PrepareStage stage, int percent) {
+        if (stage == PrepareStage::kInitialise) Enter(job, CreateVersionMetadata::INITIALIZING);
+        if (stage == PrepareStage::kSnapshot) Enter(job, CreateVersionMetadata::SNAPSHOTTING);
         Report(job, percent);
       },
       job.cancellation);
@@ -229,8 +230,11 @@ absl::Status Deployer::Make(Job& job) {
   }
   Enter(job, CreateVersionMetadata::PUBLISHING);
   const absl::Status published = Publish(job, *prepared);
-  // The instance that Prepare left to the pool must not outlive its version.
-  if (!published.ok()) parts_.node->Drain(job.version.name(), true).IgnoreError();
+  // What Prepare left, an instance or a snapshot, must not outlive its version.
+  if (!published.ok()) {
+    parts_.node->Drain(job.version.name(), true).IgnoreError();
+    parts_.node->ForgetSnapshots(job.version.name());
+  }
   return published;
 }
 
@@ -252,7 +256,9 @@ absl::Status Deployer::Publish(Job& job, const PreparedVersion& prepared) {
         *finished->mutable_duration() = ToDuration(absl::Now() - job.stage_start);
         job.metadata.set_percent(100);
         operation->mutable_metadata()->PackFrom(job.metadata);
-        operation->mutable_response()->PackFrom(job.version);
+        Version told = job.version;  // With what is true now, and not kept.
+        told.set_snapshot(prepared.snapshot);
+        operation->mutable_response()->PackFrom(told);
         return absl::OkStatus();
       });
   parts_.router->Invalidate(ParentOf(job.version.name()));
@@ -265,6 +271,7 @@ void Deployer::Fail(Job& job, const absl::Status& error) {
                                  {{"version", job.version.name()}});
   spdlog::info("version {} failed: {}", job.version.name(), std::string(told.message()));
   job.version.set_state(Version::FAILED);
+  parts_.node->ForgetSnapshots(job.version.name());
   const absl::Status kept = parts_.operations->Finish(
       job.operation.name(), [&](MetadataTransaction& t, Operation* operation) -> absl::Status {
         *operation->mutable_error() = ToRpcStatus(told);

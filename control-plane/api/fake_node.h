@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -23,9 +24,9 @@ class FakeNode final : public Node {
  public:
   absl::StatusOr<PreparedVersion> Prepare(VersionPtr version, PrepareProgress progress,
                                           const Cancellation& cancellation) override {
-    progress(hearth::v1::Instance::BOOTING, 0);
-    progress(hearth::v1::Instance::BOOTING, 100);
-    progress(hearth::v1::Instance::INITIALIZING, 50);
+    progress(PrepareStage::kBoot, 0);
+    progress(PrepareStage::kBoot, 100);
+    progress(PrepareStage::kInitialise, 50);
     if (Does(*version, "slow")) {
       prepares_.fetch_add(1);
       WaitFor(cancellation);
@@ -39,9 +40,11 @@ class FakeNode final : public Node {
       status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
       return status;
     }
+    progress(PrepareStage::kSnapshot, 50);
     absl::MutexLock lock(&mutex_);
     instances_.insert(version->name);
-    return PreparedVersion{absl::Milliseconds(20), absl::Milliseconds(7)};
+    return PreparedVersion{absl::Milliseconds(20), absl::Milliseconds(7), MakeSnapshot(*version),
+                           absl::OkStatus()};
   }
 
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(VersionPtr version, absl::Time,
@@ -128,6 +131,59 @@ class FakeNode final : public Node {
     return list;
   }
 
+  absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(VersionPtr version, PrepareProgress progress,
+                                                       const Cancellation& cancellation) override {
+    progress(PrepareStage::kBoot, 50);
+    if (Does(*version, "unsaved")) return absl::UnavailableError("it could not be saved");
+    if (cancellation.cancelled()) return absl::CancelledError("cancelled");
+    absl::MutexLock lock(&mutex_);
+    const std::string name = MakeSnapshot(*version);
+    return snapshots_[version->name];
+  }
+  void Refresh(VersionPtr version) override {
+    absl::MutexLock lock(&mutex_);
+    refreshed_.push_back(version);
+  }
+  std::vector<hearth::v1::Snapshot> ListSnapshots() override {
+    absl::MutexLock lock(&mutex_);
+    std::vector<hearth::v1::Snapshot> list;
+    for (const auto& [version, snapshot] : snapshots_) list.push_back(snapshot);
+    return list;
+  }
+  std::string SnapshotOf(const std::string& version_name) override {
+    absl::MutexLock lock(&mutex_);
+    const auto found = snapshots_.find(version_name);
+    return found == snapshots_.end() ? "" : found->second.name();
+  }
+  absl::Status DeleteSnapshot(const std::string& name) override {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = snapshots_.begin(); it != snapshots_.end(); ++it) {
+      if (it->second.name() != name) continue;
+      snapshots_.erase(it);
+      return absl::OkStatus();
+    }
+    return absl::NotFoundError("no such snapshot");
+  }
+  void ForgetSnapshots(const std::string& prefix) override {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = snapshots_.begin(); it != snapshots_.end();) {
+      const bool below = it->first == prefix || absl::StartsWith(it->first, prefix + "/");
+      it = below ? snapshots_.erase(it) : std::next(it);
+    }
+  }
+  void RetainSnapshots(const std::set<std::string>& version_uids) override {
+    absl::MutexLock lock(&mutex_);
+    retained_ = version_uids;
+  }
+  std::vector<VersionPtr> refreshed() {
+    absl::MutexLock lock(&mutex_);
+    return refreshed_;
+  }
+  std::set<std::string> retained() {
+    absl::MutexLock lock(&mutex_);
+    return retained_;
+  }
+
   uint64_t memory_capacity_mib() const override { return 4096; }
 
   void Open() {
@@ -139,6 +195,19 @@ class FakeNode final : public Node {
   int prepares() const { return prepares_.load(); }
 
  private:
+  // Its name.
+  std::string MakeSnapshot(const VersionDescription& version)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    hearth::v1::Snapshot& snapshot = snapshots_[version.name];
+    snapshot.set_name(version.name + "/snapshots/s" + std::to_string(++made_snapshots_));
+    snapshot.set_version(version.name);
+    snapshot.set_state(hearth::v1::Snapshot::READY);
+    snapshot.mutable_images()->set_kernel(version.kernel.digest);
+    snapshot.mutable_images()->set_agent(version.agent.digest);
+    snapshot.mutable_images()->set_runtime(version.runtime.image.digest);
+    return snapshot.name();
+  }
+
   struct Held final : Reservation {
     explicit Held(VersionPtr held) : version(std::move(held)) {}
     hearth::v1::StartKind start_kind() const override { return hearth::v1::WARM; }
@@ -176,6 +245,10 @@ class FakeNode final : public Node {
   absl::Mutex mutex_;
   std::set<std::string> instances_ ABSL_GUARDED_BY(mutex_);  // One for each version in use.
   bool open_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, hearth::v1::Snapshot> snapshots_ ABSL_GUARDED_BY(mutex_);  // By version.
+  int made_snapshots_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<VersionPtr> refreshed_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> retained_ ABSL_GUARDED_BY(mutex_);
   absl::Mutex observer_mutex_;
   NodeObserver* observer_ ABSL_GUARDED_BY(observer_mutex_) = nullptr;
   std::atomic<int> runs_{0};

@@ -14,6 +14,8 @@ inline constexpr char kTenantPattern[] = "tenants/{tenant}";
 inline constexpr char kFunctionPattern[] = "tenants/{tenant}/functions/{function}";
 inline constexpr char kVersionPattern[] =
     "tenants/{tenant}/functions/{function}/versions/{version}";
+inline constexpr char kSnapshotPattern[] =
+    "tenants/{tenant}/functions/{function}/versions/{version}/snapshots/{snapshot}";
 inline constexpr char kAliasPattern[] = "tenants/{tenant}/functions/{function}/aliases/{alias}";
 inline constexpr char kInvocationPattern[] =
     "tenants/{tenant}/functions/{function}/invocations/{invocation}";

@@ -8,6 +8,14 @@
 #include "hearth/v1/services.pb.h"
 
 namespace hearth::control {
+namespace {
+
+bool IsAtOrBelow(const std::string& subject, const std::string& parent) {
+  return parent.empty() || subject == parent ||
+         absl::StartsWith(subject, absl::StrCat(parent, "/"));
+}
+
+}  // namespace
 
 absl::Status Operations::Recover() {
   return metadata_->Write([](MetadataTransaction& t) -> absl::Status {
@@ -18,7 +26,7 @@ absl::Status Operations::Recover() {
       operation.set_done(true);
       *operation.mutable_error() =
           ToRpcStatus(ApiError(absl::StatusCode::kAborted, "HEARTHD_RESTARTED",
-                               "hearthd was restarted while this was under way; deploy again"));
+                               "hearthd was restarted while this was under way; ask for it again"));
       RETURN_IF_ERROR(t.Update(Kind::kOperation, RecordOf(Kind::kOperation, operation)));
     }
     ASSIGN_OR_RETURN(const auto versions, t.All(Kind::kVersion));
@@ -153,7 +161,7 @@ void Operations::Abandon(const std::string& name, const absl::Status& error) {
 bool Operations::AnyBelow(const std::string& parent) {
   for (const auto& [name, active] : active_) {
     if (active.operation.done()) continue;
-    if (parent.empty() || absl::StartsWith(active.subject, absl::StrCat(parent, "/"))) return true;
+    if (IsAtOrBelow(active.subject, parent)) return true;
   }
   return false;
 }
@@ -163,7 +171,7 @@ void Operations::CancelBelow(const std::string& parent) {
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, active] : active_) {
-      if (parent.empty() || absl::StartsWith(active.subject, absl::StrCat(parent, "/"))) {
+      if (IsAtOrBelow(active.subject, parent)) {
         cancellations.push_back(active.cancellation);
       }
     }

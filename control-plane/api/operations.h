@@ -49,7 +49,7 @@ class Operations {
   // When Finish() cannot write: it has failed, but only until the next start is that known.
   void Abandon(const std::string& name, const absl::Status& error);
 
-  // Cancels all whose subject is below `parent`, and waits for their end.
+  // Cancels all whose subject is `parent` or below it, and waits for their end.
   void CancelBelow(const std::string& parent);
   void CancelAll() { CancelBelow(""); }
 

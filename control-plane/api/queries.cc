@@ -109,7 +109,8 @@ absl::StatusOr<ListRuntimesResponse> Queries::ListRuntimes(const ListRuntimesReq
                    ParsePage(request.page_size(), request.page_token(), "runtimes"));
   ListRuntimesResponse response;
   std::string last;
-  for (const auto& [name, entry] : images_->runtimes()) {
+  const auto images = images_->current();
+  for (const auto& [name, entry] : images->runtimes) {
     if (name <= page.after) continue;
     if (response.runtimes_size() == page.size) {
       response.set_next_page_token(MakePageToken("runtimes", last));

@@ -135,8 +135,12 @@ TEST_CASE("versions: a deploy goes through its stages, and the version becomes l
   CreateVersionMetadata metadata;
   REQUIRE(operation.metadata().UnpackTo(&metadata));
   CHECK(metadata.percent() == 100);
-  REQUIRE(metadata.finished_size() == 5);
-  for (int i = 0; i < 5; ++i) CHECK(metadata.finished(i).stage() == i + 1);
+  std::vector<int> stages;
+  for (const auto& stage : metadata.finished()) stages.push_back(stage.stage());
+  CHECK(stages ==
+        std::vector<int>{CreateVersionMetadata::QUEUED, CreateVersionMetadata::BUILDING_IMAGE,
+                         CreateVersionMetadata::BOOTING, CreateVersionMetadata::INITIALIZING,
+                         CreateVersionMetadata::SNAPSHOTTING, CreateVersionMetadata::PUBLISHING});
   Version version;
   REQUIRE(operation.response().UnpackTo(&version));
   CHECK(version.name() == f + "/versions/1");

@@ -51,7 +51,9 @@ class ApiServer::Impl {
         invoker_(
             {state->metadata.get(), state->ledger.get(), node, &router_, &logs_, &state->uuids}),
         deployer_({state->metadata.get(), state->artifacts.get(), state->disks.get(),
-                   state->images.get(), node, &router_, &operations_, &state->uuids}) {
+                   state->images.get(), node, &router_, &operations_, &state->uuids}),
+        snapshots_({state->metadata.get(), node, &router_, &operations_, &state->uuids}),
+        images_({state->metadata.get(), state->images.get(), node, &router_, &snapshots_}) {
     node_->Watch(&logs_);
   }
 
@@ -65,11 +67,15 @@ class ApiServer::Impl {
     RETURN_IF_ERROR(invoker_.Recover());
     RETURN_IF_ERROR(catalog_.MakeDefaultTenant());
     RETURN_IF_ERROR(state_->CollectGarbage());
+    RETURN_IF_ERROR(snapshots_.Retain());
+    RETURN_IF_ERROR(snapshots_.RefreshAll());
     RETURN_IF_ERROR(MakeWay(socket_path));
-    const ServiceParts parts{&catalog_, &deployer_, &operations_,  &invoker_,   &artifacts_,
-                             &queries_, &logs_,     &invocations_, &followers_, &waits_};
+    const ServiceParts parts{&catalog_,   &deployer_,    &operations_, &invoker_,
+                             &artifacts_, &queries_,     &snapshots_,  &images_,
+                             &logs_,      &invocations_, &followers_,  &waits_};
     AddResourceServices(parts, &services_);
     AddInvocationServices(parts, &services_);
+    AddSnapshotServices(parts, &services_);
     AddLogServices(parts, &services_);
 
     grpc::EnableDefaultHealthCheckService(true);
@@ -89,14 +95,16 @@ class ApiServer::Impl {
                        "; is its directory there and writable? choose another with --socket"));
     }
     auto* health = server_->GetHealthCheckService();
-    for (const char* name :
-         {"Tenant", "Function", "Artifact", "Invocation", "Log", "Usage", "Instance", "Runtime"}) {
+    for (const char* name : {"Tenant", "Function", "Artifact", "Invocation", "Log", "Usage",
+                             "Instance", "Runtime", "Snapshot", "Image"}) {
       health->SetServingStatus(absl::StrCat("hearth.v1.", name, "Service"), true);
     }
     health->SetServingStatus("google.longrunning.Operations", true);
     health->SetServingStatus(true);
     return absl::OkStatus();
   }
+
+  absl::Status ReloadImages() { return images_.Reload().status(); }
 
   void Stop(absl::Duration grace) {
     if (!server_) return;
@@ -120,6 +128,8 @@ class ApiServer::Impl {
   Queries queries_;
   Invoker invoker_;
   Deployer deployer_;
+  Snapshots snapshots_;
+  ImageCatalog images_;
   WorkerPool invocations_{limits::kMaxInvocations, 0};
   WorkerPool followers_{limits::kMaxFollowers, 0};
   WorkerPool waits_{limits::kMaxWaits, 0};
@@ -136,6 +146,8 @@ absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::Start(const std::string& s
   RETURN_IF_ERROR(impl->Start(socket_path));
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(impl)));
 }
+
+absl::Status ApiServer::ReloadImages() { return impl_->ReloadImages(); }
 
 void ApiServer::Stop(absl::Duration grace) { impl_->Stop(grace); }
 

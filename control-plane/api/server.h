@@ -23,6 +23,9 @@ class ApiServer {
   // Stop() without grace, if it was not called.
   ~ApiServer();
 
+  // As ImageService.ReloadImages.
+  absl::Status ReloadImages();
+
   // Refuses new calls, lets those under way end for `grace`, then cancels them. Deploys are
   // cancelled at once.
   void Stop(absl::Duration grace);

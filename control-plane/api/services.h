@@ -8,9 +8,11 @@
 #include "control-plane/api/artifacts.h"
 #include "control-plane/api/catalog.h"
 #include "control-plane/api/deployer.h"
+#include "control-plane/api/image_catalog.h"
 #include "control-plane/api/invoker.h"
 #include "control-plane/api/operations.h"
 #include "control-plane/api/queries.h"
+#include "control-plane/api/snapshots.h"
 #include "control-plane/api/worker_pool.h"
 #include "control-plane/metering/log_hub.h"
 
@@ -28,6 +30,8 @@ struct ServiceParts {
   Invoker* invoker;
   Artifacts* artifacts;
   Queries* queries;
+  Snapshots* snapshots;
+  ImageCatalog* images;
   LogHub* logs;
   WorkerPool* invocations;
   WorkerPool* followers;
@@ -38,7 +42,8 @@ using Services = std::vector<std::unique_ptr<grpc::Service>>;
 
 void AddResourceServices(const ServiceParts& parts, Services* services);  // resource_services.cc
 void AddInvocationServices(const ServiceParts& parts,
-                           Services* services);                      // invocation_services.cc
-void AddLogServices(const ServiceParts& parts, Services* services);  // log_services.cc
+                           Services* services);                           // invocation_services.cc
+void AddSnapshotServices(const ServiceParts& parts, Services* services);  // snapshot_services.cc
+void AddLogServices(const ServiceParts& parts, Services* services);       // log_services.cc
 
 }  // namespace hearth::control

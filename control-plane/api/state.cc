@@ -34,6 +34,8 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const std::string& state_dir,
   }
   state->verified = std::make_unique<VerifiedFiles>(absl::StrCat(state_dir, "/verified"));
   ASSIGN_OR_RETURN(state->images, ImageStore::Load(images_dir, state->verified.get()));
+  ASSIGN_OR_RETURN(state->kept_images,
+                   KeptImages::Open(absl::StrCat(state_dir, "/images"), state->verified.get()));
   ASSIGN_OR_RETURN(state->metadata, OpenSqliteMetadata(absl::StrCat(state_dir, "/metadata.db")));
   ASSIGN_OR_RETURN(state->queue, OpenSqliteQueue(absl::StrCat(state_dir, "/queue.db")));
   ASSIGN_OR_RETURN(state->ledger, OpenSqliteLedger(absl::StrCat(state_dir, "/ledger.db")));

@@ -8,6 +8,7 @@
 #include "control-plane/images/artifact_store.h"
 #include "control-plane/images/code_disks.h"
 #include "control-plane/images/image_store.h"
+#include "control-plane/images/kept_images.h"
 #include "control-plane/images/verified_files.h"
 #include "control-plane/store/sqlite_stores.h"
 #include "control-plane/store/uuid.h"
@@ -29,6 +30,7 @@ struct State {
   UuidGenerator uuids;
   std::unique_ptr<VerifiedFiles> verified;
   std::unique_ptr<ImageStore> images;
+  std::unique_ptr<KeptImages> kept_images;  // Of snapshots.
   std::unique_ptr<MetadataStore> metadata;
   std::unique_ptr<InvocationQueue> queue;
   std::unique_ptr<Ledger> ledger;

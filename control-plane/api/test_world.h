@@ -87,6 +87,8 @@ class World {
     usage = hearth::v1::UsageService::NewStub(channel);
     instances = hearth::v1::InstanceService::NewStub(channel);
     runtimes = hearth::v1::RuntimeService::NewStub(channel);
+    snapshots = hearth::v1::SnapshotService::NewStub(channel);
+    images = hearth::v1::ImageService::NewStub(channel);
     operations = google::longrunning::Operations::NewStub(channel);
   }
   void Stop() {
@@ -200,6 +202,8 @@ class World {
   std::unique_ptr<hearth::v1::UsageService::Stub> usage;
   std::unique_ptr<hearth::v1::InstanceService::Stub> instances;
   std::unique_ptr<hearth::v1::RuntimeService::Stub> runtimes;
+  std::unique_ptr<hearth::v1::SnapshotService::Stub> snapshots;
+  std::unique_ptr<hearth::v1::ImageService::Stub> images;
   std::unique_ptr<google::longrunning::Operations::Stub> operations;
 
  private:

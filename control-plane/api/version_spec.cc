@@ -135,10 +135,11 @@ absl::Status CheckInterface(const FunctionInterface& interface, const RuntimeEnt
 absl::Status CheckVersionSpec(const VersionSpec& spec, const ImageStore& images,
                               uint64_t capacity_mib) {
   FieldViolations violations;
-  const RuntimeEntry* runtime = images.FindRuntime(spec.runtime());
+  const auto runtime = images.FindRuntime(spec.runtime());
   if (runtime == nullptr) {
     std::vector<std::string> names;
-    for (const auto& [name, entry] : images.runtimes()) names.push_back(name);
+    const auto set = images.current();
+    for (const auto& [name, entry] : set->runtimes) names.push_back(name);
     violations.Add("version.spec.runtime",
                    absl::StrCat("there is no runtime '", spec.runtime().substr(0, 64),
                                 "'; there is ", absl::StrJoin(names, ", ")));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/images/image_store.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -69,10 +70,8 @@ absl::StatusOr<RuntimeEntry> RuntimeIn(const std::string& name, const Json& obje
   return entry;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Load(const std::string& folder,
-                                                             VerifiedFiles* verified) {
+absl::StatusOr<std::shared_ptr<const ImageSet>> Read(const std::string& folder,
+                                                     VerifiedFiles* verified) {
   const std::string path = absl::StrCat(folder, "/manifest.json");
   std::ifstream file(path);
   if (!file) {
@@ -89,9 +88,9 @@ absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Load(const std::string& 
   if (!manifest.is_object()) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is not a JSON object", kAdvice));
   }
-  std::unique_ptr<ImageStore> store(new ImageStore());
+  auto set = std::make_shared<ImageSet>();
   for (const auto& [key, target] :
-       std::map<const char*, ImageFile*>{{"kernel", &store->kernel_}, {"agent", &store->agent_}}) {
+       std::map<const char*, ImageFile*>{{"kernel", &set->kernel}, {"agent", &set->agent}}) {
     auto image = FileIn(manifest, key, folder, verified);
     if (!image.ok()) return Wrong(image.status(), absl::StrCat(path, ", ", key));
     *target = *std::move(image);
@@ -103,14 +102,55 @@ absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Load(const std::string& 
   for (const auto& [name, object] : runtimes->items()) {
     auto entry = RuntimeIn(name, object, folder, verified);
     if (!entry.ok()) return Wrong(entry.status(), absl::StrCat(path, ", runtime ", name));
-    store->runtimes_.emplace(name, *std::move(entry));
+    set->runtimes.emplace(name, *std::move(entry));
   }
+  return std::shared_ptr<const ImageSet>(std::move(set));
+}
+
+bool IsSame(const ImageFile& a, const ImageFile& b) { return a.digest == b.digest; }
+
+bool IsSame(const RuntimeEntry& a, const RuntimeEntry& b) {
+  return IsSame(a.description.image, b.description.image) &&
+         a.description.arguments == b.description.arguments &&
+         a.description.environment == b.description.environment &&
+         a.resource.SerializeAsString() == b.resource.SerializeAsString();
+}
+
+bool IsSame(const ImageSet& a, const ImageSet& b) {
+  return IsSame(a.kernel, b.kernel) && IsSame(a.agent, b.agent) &&
+         std::equal(a.runtimes.begin(), a.runtimes.end(), b.runtimes.begin(), b.runtimes.end(),
+                    [](const auto& x, const auto& y) {
+                      return x.first == y.first && IsSame(x.second, y.second);
+                    });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ImageStore>> ImageStore::Load(const std::string& folder,
+                                                             VerifiedFiles* verified) {
+  std::unique_ptr<ImageStore> store(new ImageStore(folder, verified));
+  RETURN_IF_ERROR(store->Reload().status());
   return store;
 }
 
-const RuntimeEntry* ImageStore::FindRuntime(const std::string& name) const {
-  const auto found = runtimes_.find(name);
-  return found == runtimes_.end() ? nullptr : &found->second;
+absl::StatusOr<bool> ImageStore::Reload() {
+  ASSIGN_OR_RETURN(std::shared_ptr<const ImageSet> read, Read(folder_, verified_));
+  absl::MutexLock lock(&mutex_);
+  const bool same = current_ && IsSame(*current_, *read);
+  if (!same) current_ = std::move(read);
+  return !same;
+}
+
+std::shared_ptr<const ImageSet> ImageStore::current() const {
+  absl::MutexLock lock(&mutex_);
+  return current_;
+}
+
+std::shared_ptr<const RuntimeEntry> ImageStore::FindRuntime(const std::string& name) const {
+  const std::shared_ptr<const ImageSet> set = current();
+  const auto found = set->runtimes.find(name);
+  if (found == set->runtimes.end()) return nullptr;
+  return std::shared_ptr<const RuntimeEntry>(set, &found->second);
 }
 
 }  // namespace hearth::control

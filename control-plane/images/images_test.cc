@@ -11,6 +11,7 @@
 #include "control-plane/images/code_disks.h"
 #include "control-plane/images/digest.h"
 #include "control-plane/images/image_store.h"
+#include "control-plane/images/kept_images.h"
 #include "control-plane/limits.h"
 
 namespace hearth::control {
@@ -173,15 +174,51 @@ TEST_CASE("image store: the manifest is read, and every defect is named") {
   const auto store = load();
   INFO(store.status());
   REQUIRE(store.ok());
-  const RuntimeEntry* runtime = (*store)->FindRuntime("python3.11");
+  const auto runtime = (*store)->FindRuntime("python3.11");
   REQUIRE(runtime != nullptr);
   CHECK(runtime->resource.handler_required());
   CHECK(runtime->description.environment.at("A") == "b");
   CHECK((*store)->FindRuntime("cobol") == nullptr);
-  place.Write("kernel", "kern");  // Truncated.
+  CHECK_FALSE(*(*store)->Reload());
+  place.Write("py", "patched");
+  CHECK(Says((*store)->Reload().status(), "damaged"));
+  CHECK((*store)->FindRuntime("python3.11")->description.image.digest == DigestOf("py"));
+  const std::string patched = R"("runtimes": {"python3.11": {"image": {"path": "py", "digest": ")" +
+                              DigestOf("patched") + R"("}, "manifest": {}}}})";
+  place.Write("manifest.json", R"({"kernel": )" + file("kernel") + R"(, "agent": )" +
+                                   file("agent") + ", " + patched);
+  CHECK(*(*store)->Reload());
+  CHECK((*store)->FindRuntime("python3.11")->description.image.digest == DigestOf("patched"));
+  CHECK(runtime->description.image.digest == DigestOf("py"));  // Who has the old one keeps it.
+  place.Write("kernel", "kern");                               // Truncated.
   CHECK(Says(load().status(), "truncated"));
   fs::remove(place.name + "/kernel");
   CHECK(Says(load().status(), "No such file"));
+}
+
+TEST_CASE(
+    "kept images: they outlive the store they came from, and are checked when they are used") {
+  Place place;
+  VerifiedFiles verified(place.name + "/verified");
+  auto kept = KeptImages::Open(place.name + "/kept", &verified);
+  REQUIRE(kept.ok());
+  const ImageFile image{place.Write("image", "content"), DigestOf("content")};
+  CHECK((*kept)->Find(image.digest).status().code() == absl::StatusCode::kNotFound);
+  REQUIRE((*kept)->Keep(image).ok());
+  REQUIRE((*kept)->Keep(image).ok());
+  fs::remove(image.path);
+  REQUIRE((*kept)->Find(image.digest).ok());
+  const std::string path = (*kept)->Find(image.digest)->path;
+  std::ofstream(path) << "other";
+  CHECK(absl::IsDataLoss((*kept)->Find(image.digest).status()));
+  // The next process finds the damage before it counts on the file.
+  place.Write("image", "content");
+  kept = KeptImages::Open(place.name + "/kept", &verified);
+  REQUIRE((*kept)->Keep(image).ok());
+  CHECK((*kept)->Find(image.digest).ok());
+  CHECK_FALSE((*kept)->Keep({image.path, "no digest"}).ok());
+  REQUIRE((*kept)->Retain({DigestOf("another")}).ok());
+  CHECK_FALSE((*kept)->Find(image.digest).ok());
 }
 
 TEST_CASE("verified files: what is unchanged is not read again, not even by the next process") {

@@ -36,6 +36,10 @@ absl::string_view NameOf(const agent::v1::Call& call) {
       return "ConfigureInstance";
     case agent::v1::Call::kStartRuntime:
       return "StartRuntime";
+    case agent::v1::Call::kPrepareSnapshot:
+      return "PrepareSnapshot";
+    case agent::v1::Call::kRestoreInstance:
+      return "RestoreInstance";
     case agent::v1::Call::kShutdown:
       return "Shutdown";
     default:

@@ -21,7 +21,20 @@ Instance::Instance(const InstanceContext* context, VersionPtr version, std::stri
       context_(context),
       version_(std::move(version)),
       id_(std::move(id)),
-      logs_(context->logs, version_->name, name()) {}
+      logs_(context->logs, version_->name, name()) {
+  absl::MutexLock lock(&mutex_);
+  images_ = ImagesOf(*context_->config, *version_);
+}
+
+std::shared_ptr<const ResidentSnapshot> Instance::snapshot() const {
+  absl::MutexLock lock(&mutex_);
+  return snapshot_;
+}
+
+hearth::snapshot::v1::Images Instance::images() const {
+  absl::MutexLock lock(&mutex_);
+  return images_;
+}
 
 Machine* Instance::machine() const {
   absl::MutexLock lock(&mutex_);
@@ -34,7 +47,14 @@ std::shared_ptr<AgentSession> Instance::session() const {
 }
 
 std::string Instance::boot_id() const {
-  const std::shared_ptr<AgentSession> agent = session();
+  std::shared_ptr<AgentSession> agent;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!boot_id_.empty()) return boot_id_;
+    // Until then, what a restored one's agent says is its template's.
+    if (snapshot_ != nullptr) return "";
+    agent = session_;
+  }
   return agent ? agent->boot_id() : "";
 }
 

@@ -23,6 +23,15 @@
 
 namespace hearth::control {
 
+absl::StatusOr<std::string> RandomBytes(size_t count);
+// FAILED_PRECONDITION that carries the error.
+absl::Status FunctionFailed(absl::string_view what, const hearth::v1::FunctionError& error);
+// What a version's new machines are made from.
+hearth::snapshot::v1::Images ImagesOf(const LocalNodeConfig& config,
+                                      const VersionDescription& version);
+// The disks of such a machine, in their order; those of a restored one are like them.
+std::vector<MachineDisk> DisksOf(const LocalNodeConfig& config, const VersionDescription& version);
+
 // What all instances of a node share; outlives them.
 struct InstanceContext {
   const LocalNodeConfig* config;
@@ -32,17 +41,44 @@ struct InstanceContext {
   LogSink* logs;
 };
 
-// Boot() and Initialise() are called once, by the thread that got the new member from the pool, and
-// Wake() by the one that holds it. The rest is thread-safe.
+// What it took to restore an instance; docs/api.md says what each is.
+struct RestoreTimes {
+  absl::Duration load;
+  absl::Duration machine;
+  absl::Duration agent;
+  absl::Duration identity;
+  absl::Duration hooks;
+};
+
+// A machine's files while it is saved.
+struct SavedMachine {
+  UniqueFd state;
+  UniqueFd memory;
+};
+
+// Boot() and Initialise(), or Restore() instead, are called once, by the thread that got the new
+// member from the pool, and Wake() by the one that holds it. The rest is thread-safe.
 class Instance final : public PoolMember, public std::enable_shared_from_this<Instance> {
  public:
   Instance(const InstanceContext* context, VersionPtr version, std::string id);
 
   // From nothing to an agent that is configured. UNAVAILABLE with what went wrong, or CANCELLED.
-  absl::Status Boot(const Cancellation& cancellation);
+  absl::Status Boot(const Cancellation& cancellation, bool to_be_saved = false);
   // Starts the function's runtime. FAILED_PRECONDITION with a FunctionError payload when the
   // function failed, else as Boot().
   absl::Status Initialise(const Cancellation& cancellation);
+
+  // Behind Initialise(), once: runs the hooks, parks the agent and saves the machine, which is to
+  // be ended then. A hook's failure as Initialise()'s.
+  absl::StatusOr<SavedMachine> Save(const Cancellation& cancellation);
+  // From a snapshot to an instance that may serve, which holds the snapshot from then on. A hook's
+  // failure is FAILED_PRECONDITION with a FunctionError payload; else UNAVAILABLE, CANCELLED, or
+  // what the backend says of the snapshot: FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED.
+  absl::Status Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
+                       std::vector<MachineDisk> disks, const Cancellation& cancellation,
+                       RestoreTimes* times);
+  // Of a restored one: the pages that were used so far.
+  absl::StatusOr<WorkingSet> GetWorkingSet();
 
   // Makes sure that its processors run.
   absl::Status Wake() ABSL_LOCKS_EXCLUDED(power_mutex_);
@@ -60,6 +96,11 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   bool usable() const override { return usable_.load(std::memory_order_acquire); }
   const VersionDescription& description() const { return *version_; }
   const VersionPtr& version_ptr() const { return version_; }
+  // Null when it was booted.
+  std::shared_ptr<const ResidentSnapshot> snapshot() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool restored() const { return snapshot() != nullptr; }
+  // What it was made from; of one that is being restored, what it will be.
+  hearth::snapshot::v1::Images images() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Time created() const { return created_; }
   std::string boot_id() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<AgentSession> session() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -68,8 +109,14 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   absl::Duration CpuTime() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  absl::Status MakeMachine() ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<MachineSpec> MakeSpec();
+  using MachineMaker = std::function<absl::StatusOr<std::unique_ptr<Machine>>(UniqueFd console)>;
+  absl::Status MakeMachine(const MachineMaker& maker) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<UniqueFd> MakeConsole() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::unique_ptr<Machine>> Create(UniqueFd console, bool to_be_saved);
+  absl::Status CallPrepareSnapshot();
+  absl::Status CallRestore(RestoreTimes* times) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string Hostname() const;
+  std::map<std::string, std::string> Environment() const;
   absl::Status Connect(absl::Time deadline);
   absl::Status Configure(absl::Time deadline);
   absl::Status CallStartRuntime();
@@ -98,6 +145,9 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   std::optional<MachineExit> exit_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ConsoleTail> console_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<AgentSession> session_ ABSL_GUARDED_BY(mutex_);
+  std::string boot_id_ ABSL_GUARDED_BY(mutex_);  // A restored one's own.
+  hearth::snapshot::v1::Images images_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const ResidentSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
   // Set once; what it points to lives as long as the instance.
   std::unique_ptr<Machine> machine_ ABSL_GUARDED_BY(mutex_);
 };

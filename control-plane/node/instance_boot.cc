@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// How an instance is booted; instance_restore.cc is the other way.
 #include <sys/random.h>
 
 #include <array>
@@ -25,9 +26,20 @@ constexpr char kRuntimeSerial[] = "runtime";
 constexpr char kCodeSerial[] = "code";
 constexpr char kDiskFilesystem[] = "erofs";
 constexpr size_t kEntropyBytes = 256;
+constexpr char kInitFailed[] = "the function failed to initialise";
 constexpr size_t kHostnameIdBytes = 12;  // Of a UUID's end, its most random part.
 // The machine's end follows on the connection's at once, when it was its cause.
 constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
+
+const ImageFile& KernelOf(const LocalNodeConfig& config, const VersionDescription& version) {
+  return version.kernel.path.empty() ? config.kernel : version.kernel;
+}
+
+const ImageFile& AgentOf(const LocalNodeConfig& config, const VersionDescription& version) {
+  return version.agent.path.empty() ? config.agent : version.agent;
+}
+
+}  // namespace
 
 absl::StatusOr<std::string> RandomBytes(size_t count) {
   std::string bytes(count, '\0');
@@ -39,51 +51,81 @@ absl::StatusOr<std::string> RandomBytes(size_t count) {
   return bytes;
 }
 
-absl::Status FunctionFailed(const hearth::v1::FunctionError& error) {
-  absl::Status status = absl::FailedPreconditionError(
-      absl::StrCat("the function failed to initialise: ", error.type(), ": ", error.message()));
+absl::Status FunctionFailed(absl::string_view what, const hearth::v1::FunctionError& error) {
+  absl::Status status =
+      absl::FailedPreconditionError(absl::StrCat(what, ": ", error.type(), ": ", error.message()));
   status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
   return status;
 }
 
-}  // namespace
+hearth::snapshot::v1::Images ImagesOf(const LocalNodeConfig& config,
+                                      const VersionDescription& version) {
+  hearth::snapshot::v1::Images images;
+  images.set_kernel(KernelOf(config, version).digest);
+  images.set_agent(AgentOf(config, version).digest);
+  images.set_runtime(version.runtime.image.digest);
+  images.set_code(version.code_disk.digest);
+  return images;
+}
 
-absl::Status Instance::Boot(const Cancellation& cancellation) {
+std::vector<MachineDisk> DisksOf(const LocalNodeConfig& config, const VersionDescription& version) {
+  return {{AgentOf(config, version).path, true, kAgentSerial},
+          {version.runtime.image.path, true, kRuntimeSerial},
+          {version.code_disk.path, true, kCodeSerial}};
+}
+
+std::string Instance::Hostname() const {
+  return absl::StrCat("hearth-", id_.substr(id_.size() - std::min(id_.size(), kHostnameIdBytes)));
+}
+
+std::map<std::string, std::string> Instance::Environment() const {
+  std::map<std::string, std::string> environment = version_->runtime.environment;
+  for (const auto& [key, value] : version_->environment) environment[key] = value;
+  return environment;
+}
+
+absl::Status Instance::Boot(const Cancellation& cancellation, bool to_be_saved) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
   const absl::Time deadline = absl::Now() + context_->config->boot_timeout;
-  absl::Status status = MakeMachine();
+  absl::Status status = MakeMachine(
+      [this, to_be_saved](UniqueFd console) { return Create(std::move(console), to_be_saved); });
   if (status.ok()) status = machine()->Start();
   if (status.ok()) status = Connect(deadline);
   if (status.ok()) status = Configure(deadline);
   return status.ok() ? status : Explain(status, "starting an instance", cancellation);
 }
 
-absl::StatusOr<MachineSpec> Instance::MakeSpec() {
+absl::StatusOr<std::unique_ptr<Machine>> Instance::Create(UniqueFd console, bool to_be_saved) {
   MachineSpec spec;
   spec.id = id_;
   spec.memory_mib = version_->memory_mib;
-  spec.kernel_path = context_->config->kernel.path;
+  spec.kernel_path = KernelOf(*context_->config, *version_).path;
   spec.command_line = kCommandLine;
   if (!context_->config->kernel_parameters.empty()) {
     absl::StrAppend(&spec.command_line, " ", context_->config->kernel_parameters);
   }
-  spec.disks = {{context_->config->agent.path, true, kAgentSerial},
-                {version_->runtime.image.path, true, kRuntimeSerial},
-                {version_->code_disk.path, true, kCodeSerial}};
-  absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(console_, ConsoleTail::Start(context_->loop, &spec.console));
-  return spec;
+  spec.disks = DisksOf(*context_->config, *version_);
+  spec.console = std::move(console);
+  spec.to_be_saved = to_be_saved;
+  return context_->config->backend->Create(std::move(spec));
 }
 
-absl::Status Instance::MakeMachine() {
+absl::StatusOr<UniqueFd> Instance::MakeConsole() {
+  UniqueFd console;
+  absl::MutexLock lock(&mutex_);
+  ASSIGN_OR_RETURN(console_, ConsoleTail::Start(context_->loop, &console));
+  return console;
+}
+
+absl::Status Instance::MakeMachine(const MachineMaker& maker) {
   {
     absl::MutexLock lock(&mutex_);
     if (ended_) return absl::UnavailableError("the instance was ended");
     making_ = true;
   }
-  absl::StatusOr<MachineSpec> spec = MakeSpec();
+  absl::StatusOr<UniqueFd> console = MakeConsole();
   absl::StatusOr<std::unique_ptr<Machine>> made =
-      spec.ok() ? context_->config->backend->Create(*std::move(spec)) : spec.status();
+      console.ok() ? maker(*std::move(console)) : console.status();
   Machine* created = nullptr;
   {
     absl::MutexLock lock(&mutex_);
@@ -127,8 +169,7 @@ absl::Status Instance::Configure(absl::Time deadline) {
   agent::v1::Call call;
   agent::v1::ConfigureInstance& configure = *call.mutable_configure_instance();
   configure.set_instance_id(id_);
-  configure.set_hostname(
-      absl::StrCat("hearth-", id_.substr(id_.size() - std::min(id_.size(), kHostnameIdBytes))));
+  configure.set_hostname(Hostname());
   ASSIGN_OR_RETURN(*configure.mutable_entropy(), RandomBytes(kEntropyBytes));
   const auto mount = [&](agent::v1::Mount::Role role, const char* serial) {
     agent::v1::Mount* const added = configure.add_mounts();
@@ -140,9 +181,9 @@ absl::Status Instance::Configure(absl::Time deadline) {
   mount(agent::v1::Mount::ROLE_CODE, kCodeSerial);
   configure.mutable_limits()->set_process_count(context_->config->process_count);
   configure.mutable_limits()->set_open_files(context_->config->open_files);
-  auto& environment = *configure.mutable_environment();
-  for (const auto& [key, value] : version_->runtime.environment) environment[key] = value;
-  for (const auto& [key, value] : version_->environment) environment[key] = value;
+  for (const auto& [key, value] : Environment()) {
+    (*configure.mutable_environment())[key] = value;
+  }
   configure.set_wall_clock_unix_ns(absl::ToUnixNanos(absl::Now()));
   return session()->Call(std::move(call), deadline).status();
 }
@@ -178,14 +219,14 @@ absl::Status Instance::CallStartRuntime() {
     error.set_type("Sandbox.TimedOut");
     error.set_message(absl::StrCat("the initialisation did not end within ",
                                    absl::FormatDuration(version_->init_timeout)));
-    return FunctionFailed(error);
+    return FunctionFailed(kInitFailed, error);
   }
   RETURN_IF_ERROR(reply.status());
   if (!reply->has_runtime_started()) {
     return absl::InternalError("the agent answered StartRuntime without a result");
   }
   if (reply->runtime_started().has_error()) {
-    return FunctionFailed(SanitizeError(reply->runtime_started().error()));
+    return FunctionFailed(kInitFailed, SanitizeError(reply->runtime_started().error()));
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/node/local_node.h"
 
+#include <spdlog/spdlog.h>
+
 #include <fstream>
 #include <utility>
 
@@ -15,15 +17,17 @@ namespace {
 // Threads that pause and end instances; each end takes milliseconds.
 constexpr int kTaskThreads = 4;
 
-absl::StatusOr<uint64_t> AvailableMemoryMib() {
+// What is available, and all, in bytes; zeros when they cannot be told.
+std::pair<uint64_t, uint64_t> HostMemory() {
   std::ifstream meminfo("/proc/meminfo");
   std::string key, unit;
-  uint64_t kib = 0;
+  uint64_t kib = 0, total = 0;
   while (meminfo >> key >> kib) {
-    if (key == "MemAvailable:") return kib / 1024;
+    if (key == "MemTotal:") total = kib * 1024;
+    if (key == "MemAvailable:") return {kib * 1024, total};
     std::getline(meminfo, unit);
   }
-  return absl::InternalError("/proc/meminfo does not tell MemAvailable; set the node's memory");
+  return {0, 0};
 }
 
 hearth::v1::Instance::State ToProto(InstanceState state) {
@@ -43,10 +47,6 @@ hearth::v1::Instance::State ToProto(InstanceState state) {
       return hearth::v1::Instance::STOPPING;
   }
   return hearth::v1::Instance::STATE_UNSPECIFIED;
-}
-
-absl::Status Ended() {
-  return absl::UnavailableError("the instance was ended while it started: its version is drained");
 }
 
 PoolConfig PoolConfigOf(const LocalNodeConfig& config) {
@@ -69,9 +69,21 @@ LocalNode::Impl::Impl(LocalNodeConfig node_config, std::unique_ptr<EventLoop> ev
       context{&config, loop.get(), &timers, &pool, &logs},
       loop_thread([this] { loop->Run().IgnoreError(); }) {
   tasks.emplace(kTaskThreads);
+  builds.emplace(config.background_builds,
+                 [this](const VersionPtr& version, const Cancellation& cancellation) {
+                   Build(version, nullptr, cancellation).status().IgnoreError();
+                 });
 }
 
 LocalNode::Impl::~Impl() {
+  Timers::Id timer = 0;
+  {
+    absl::MutexLock lock(&upkeep_mutex);
+    ending = true;
+    timer = upkeep_timer;
+  }
+  timers.Cancel(timer);
+  builds.reset();
   pool.Close();
   tasks.reset();  // What it ran last have been the ends of instances.
   loop->Stop();
@@ -93,54 +105,90 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     const VersionPtr& version, absl::Time deadline, const PrepareProgress& progress,
     const Cancellation& cancellation) {
   const absl::Time begin = absl::Now();
-  ASSIGN_OR_RETURN(PoolGrant grant,
-                   pool.Acquire(
-                       version->name, version->memory_mib,
-                       [&] { return std::make_shared<Instance>(&context, version, uuids.Next()); },
-                       deadline, cancellation));
-  auto held = std::make_unique<HeldInstance>(
-      &pool, std::static_pointer_cast<Instance>(std::move(grant.member)));
-  held->granted = absl::Now();
-  held->queued = held->granted - begin;
-  if (!grant.is_new) return held;
-  held->cold = true;
-  RETURN_IF_ERROR(Make(*held, progress, cancellation));
-  return held;
+  for (bool may_restore = snapshots != nullptr;; may_restore = false) {
+    ASSIGN_OR_RETURN(
+        PoolGrant grant,
+        pool.Acquire(
+            version->name, version->memory_mib,
+            [&] { return std::make_shared<Instance>(&context, version, uuids.Next()); }, deadline,
+            cancellation));
+    auto held = std::make_unique<HeldInstance>(
+        &pool, std::static_pointer_cast<Instance>(std::move(grant.member)));
+    held->granted = absl::Now();
+    held->queued = held->granted - begin;
+    if (!grant.is_new) return held;
+    MachineMade();
+    if (may_restore) {
+      const absl::Time found = absl::Now();
+      auto snapshot = snapshots->Find(*version);
+      held->restored.load = absl::Now() - found;
+      if (snapshot) {
+        const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);
+        if (restored.ok()) {
+          BuildInBackground(version);  // It may be outdated.
+          return held;
+        }
+        const bool final = cancellation.cancelled() || WasDrained(*held) ||
+                           restored.GetPayload(kFunctionErrorPayload).has_value();
+        if (final) return restored;
+        spdlog::warn("{} could not be restored and is booted instead: {}", version->name,
+                     std::string(restored.message()));
+        continue;
+      }
+    }
+    RETURN_IF_ERROR(Make(*held, progress, cancellation));
+    if (snapshots) BuildInBackground(version);
+    return held;
+  }
 }
 
 absl::Status LocalNode::Impl::Make(HeldInstance& held, const PrepareProgress& progress,
-                                   const Cancellation& cancellation) {
-  const auto tell = [&](hearth::v1::Instance::State state, int percent) {
-    if (progress) progress(state, percent);
+                                   const Cancellation& cancellation, bool to_be_saved) {
+  const auto tell = [&](PrepareStage stage, int percent) {
+    if (progress) progress(stage, percent);
   };
   Instance& instance = *held.instance;
+  held.kind = hearth::v1::COLD;
   held.reusable = false;
   const absl::Time begin = absl::Now();
-  tell(hearth::v1::Instance::BOOTING, 0);
-  RETURN_IF_ERROR(instance.Boot(cancellation));
-  if (!pool.AgentReady(held.instance).ok()) return Ended();
-  tell(hearth::v1::Instance::BOOTING, 100);
+  tell(PrepareStage::kBoot, 0);
+  RETURN_IF_ERROR(instance.Boot(cancellation, to_be_saved));
+  if (!pool.AgentReady(held.instance).ok()) return EndedWhileStarting();
+  tell(PrepareStage::kBoot, 100);
   const absl::Time booted = absl::Now();
   held.boot = booted - begin;
-  tell(hearth::v1::Instance::INITIALIZING, 0);
+  tell(PrepareStage::kInitialise, 0);
   RETURN_IF_ERROR(instance.Initialise(cancellation));
-  if (!pool.Initialized(held.instance).ok()) return Ended();
+  if (!pool.Initialized(held.instance).ok()) return EndedWhileStarting();
   held.init = absl::Now() - booted;
   held.boot_cpu = instance.CpuTime();
   held.reusable = true;
-  tell(hearth::v1::Instance::INITIALIZING, 100);
+  tell(PrepareStage::kInitialise, 100);
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig config) {
   if (!config.backend) return absl::InvalidArgumentError("a node needs a machine backend");
   if (config.memory_capacity_mib == 0) {
-    ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryMib());
-    config.memory_capacity_mib = available / 10 * 9;
+    const uint64_t usable_mib = (HostMemory().first >> 20) / 10 * 9;
+    config.memory_capacity_mib = usable_mib - std::min(config.set_aside_mib, usable_mib / 2);
+    if (config.memory_capacity_mib == 0) {
+      return absl::InternalError("/proc/meminfo does not tell MemAvailable; set the node's memory");
+    }
+  }
+  if (!config.host_memory) config.host_memory = HostMemory;
+  std::unique_ptr<VersionSnapshots> snapshots;
+  if (config.snapshots) {
+    ASSIGN_OR_RETURN(snapshots, VersionSnapshots::Open(config.snapshots.get(), config.host));
+    if (config.images != nullptr) {
+      RETURN_IF_ERROR(config.images->Retain(snapshots->ImageDigests()));
+    }
   }
   ASSIGN_OR_RETURN(std::unique_ptr<EventLoop> loop, EventLoop::Create());
-  return std::unique_ptr<LocalNode>(
-      new LocalNode(std::make_unique<Impl>(std::move(config), std::move(loop))));
+  auto impl = std::make_unique<Impl>(std::move(config), std::move(loop));
+  impl->snapshots = std::move(snapshots);
+  impl->Upkeep();
+  return std::unique_ptr<LocalNode>(new LocalNode(std::move(impl)));
 }
 
 LocalNode::LocalNode(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -148,25 +196,18 @@ LocalNode::~LocalNode() = default;
 
 absl::StatusOr<PreparedVersion> LocalNode::Prepare(VersionPtr version, PrepareProgress progress,
                                                    const Cancellation& cancellation) {
-  const absl::Time deadline = absl::Now() + impl_->config.queue_wait;
-  ASSIGN_OR_RETURN(
-      PoolGrant grant,
-      impl_->pool.Acquire(
-          version->name, version->memory_mib,
-          [&] { return std::make_shared<Instance>(&impl_->context, version, impl_->uuids.Next()); },
-          deadline, cancellation));
-  auto instance = std::static_pointer_cast<Instance>(std::move(grant.member));
-  absl::Status made;
-  PreparedVersion prepared;
-  {
-    HeldInstance held(&impl_->pool, instance);
-    if (grant.is_new) made = impl_->Make(held, progress, cancellation);
-    if (made.ok() && cancellation.cancelled()) {
-      held.reusable = false;
-      made = absl::CancelledError("cancelled");
-    }
-    prepared = {held.boot, held.init};
+  if (impl_->snapshots) return impl_->Build(version, progress, cancellation);
+  ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held, impl_->HoldNew(version, cancellation));
+  const std::shared_ptr<Instance> instance = held->instance;
+  absl::Status made = impl_->Make(*held, progress, cancellation);
+  if (made.ok() && cancellation.cancelled()) {
+    held->reusable = false;
+    made = absl::CancelledError("cancelled");
   }
+  PreparedVersion prepared;
+  prepared.boot = held->boot;
+  prepared.init = held->init;
+  held.reset();
   if (made.ok()) return prepared;
   impl_->pool.AwaitGone(instance);
   return made;
@@ -181,6 +222,7 @@ absl::StatusOr<std::unique_ptr<Reservation>> LocalNode::Reserve(VersionPtr versi
 }
 
 absl::Status LocalNode::Drain(const std::string& prefix, bool force) {
+  impl_->builds->Cancel([&](const std::string& version) { return IsBelow(version, prefix); });
   impl_->pool.Drain(prefix, force);
   return absl::OkStatus();
 }
@@ -199,6 +241,12 @@ std::vector<hearth::v1::Instance> LocalNode::ListInstances() {
     listed.set_guest_boot_id(instance.boot_id());
     listed.set_memory_mib(static_cast<int64_t>(instance.memory_mib()));
     listed.set_served(static_cast<int64_t>(entry.served));
+    listed.set_start_kind(instance.restored() ? hearth::v1::RESTORED : hearth::v1::COLD);
+    const hearth::snapshot::v1::Images images = instance.images();
+    listed.mutable_images()->set_kernel(images.kernel());
+    listed.mutable_images()->set_agent(images.agent());
+    listed.mutable_images()->set_runtime(images.runtime());
+    listed.mutable_images()->set_code(images.code());
   }
   return instances;
 }

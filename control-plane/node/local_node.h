@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "control-plane/backend/machine_backend.h"
 #include "control-plane/node/node.h"
+#include "control-plane/snapshots/snapshot_store.h"
 
 namespace hearth::control {
 
@@ -26,6 +27,8 @@ struct LocalNodeConfig {
 
   // Host memory for all instances together; 0: nine tenths of what the host has available now.
   uint64_t memory_capacity_mib = 0;
+  // Of that default, what is left to others: to snapshots that nobody holds.
+  uint64_t set_aside_mib = 0;
   // What an instance costs beside its guest's memory.
   uint64_t memory_overhead_mib = 8;
 
@@ -46,6 +49,24 @@ struct LocalNodeConfig {
   absl::Duration cancel_grace = absl::Seconds(2);
 
   uint64_t max_response_bytes = 6 * 1024 * 1024;
+
+  // Null: every instance boots, and Prepare() leaves its instance to the pool.
+  std::unique_ptr<SnapshotStore> snapshots;
+  hearth::snapshot::v1::Host host;  // This one (snapshots/host.h), for the snapshots' headers.
+  ImageKeeper* images = nullptr;    // Outlives the node. Null: only the versions' own images.
+  // What hooks get before a snapshot, and again after a restore.
+  absl::Duration hook_timeout = absl::Seconds(10);
+  // Snapshots that are made in the background at once; deployments' own are beside that.
+  int background_builds = 1;
+  // Of how many recordings a working set is made; the first without an invocation.
+  uint32_t working_set_recordings = 4;
+  // How long a snapshot may be unused before it is deleted.
+  absl::Duration snapshot_idle = absl::InfiniteDuration();
+  // VMM processes spawned ahead of demand: so many, or as recent demand says up to the bound.
+  absl::optional<size_t> waiting_vmms;
+  size_t max_waiting_vmms = 8;
+  // Bytes of memory that the host has left, and in all. Default: /proc/meminfo.
+  std::function<std::pair<uint64_t, uint64_t>()> host_memory;
 
   // Limits on user code in the guest; 0: the agent's own choice.
   uint32_t process_count = 0;
@@ -69,6 +90,14 @@ class LocalNode final : public Node {
   absl::Status Drain(const std::string& prefix, bool force) override;
   void Watch(NodeObserver* observer) override;
   std::vector<hearth::v1::Instance> ListInstances() override;
+  absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(VersionPtr version, PrepareProgress progress,
+                                                       const Cancellation& cancellation) override;
+  void Refresh(VersionPtr version) override;
+  std::vector<hearth::v1::Snapshot> ListSnapshots() override;
+  std::string SnapshotOf(const std::string& version_name) override;
+  absl::Status DeleteSnapshot(const std::string& name) override;
+  void ForgetSnapshots(const std::string& prefix) override;
+  void RetainSnapshots(const std::set<std::string>& version_uids) override;
   uint64_t memory_capacity_mib() const override;
 
   const BackendCapabilities& capabilities() const;

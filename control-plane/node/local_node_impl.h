@@ -6,10 +6,13 @@
 #include <string>
 #include <thread>
 
+#include "control-plane/node/background_builds.h"
 #include "control-plane/node/instance.h"
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/log_relay.h"
 #include "control-plane/node/task_pool.h"
+#include "control-plane/node/version_snapshots.h"
+#include "control-plane/node/waiting_policy.h"
 #include "control-plane/pool/pool.h"
 #include "control-plane/pool/timers.h"
 #include "control-plane/store/uuid.h"
@@ -26,13 +29,11 @@ class HeldInstance final : public Reservation {
   HeldInstance& operator=(const HeldInstance&) = delete;
   ~HeldInstance() override { pool_->Release(instance, served, reusable && instance->usable()); }
 
-  hearth::v1::StartKind start_kind() const override {
-    return cold ? hearth::v1::COLD : hearth::v1::WARM;
-  }
+  hearth::v1::StartKind start_kind() const override { return kind; }
   std::string instance_name() const override { return instance->name(); }
 
   const std::shared_ptr<Instance> instance;
-  bool cold = false;  // It was made for this.
+  hearth::v1::StartKind kind = hearth::v1::WARM;
   bool served = false;
   bool reusable = true;
   absl::Time granted = absl::InfinitePast();
@@ -40,10 +41,14 @@ class HeldInstance final : public Reservation {
   absl::Duration boot;
   absl::Duration init;
   absl::Duration boot_cpu;
+  absl::Duration restore;
+  RestoreTimes restored;
 
  private:
   Pool* const pool_;
 };
+
+absl::Status EndedWhileStarting();
 
 class LocalNode::Impl final : public PoolDelegate {
  public:
@@ -57,9 +62,36 @@ class LocalNode::Impl final : public PoolDelegate {
   absl::StatusOr<std::unique_ptr<HeldInstance>> Hold(const VersionPtr& version, absl::Time deadline,
                                                      const PrepareProgress& progress,
                                                      const Cancellation& cancellation);
-  // Makes a new instance ready.
+  // Boots a new instance and makes it ready.
   absl::Status Make(HeldInstance& held, const PrepareProgress& progress,
-                    const Cancellation& cancellation);
+                    const Cancellation& cancellation, bool to_be_saved = false);
+  // Restores one, local_node_restore.cc.
+  absl::Status MakeRestored(HeldInstance& held, std::shared_ptr<const ResidentSnapshot> snapshot,
+                            const Cancellation& cancellation);
+  bool WasDrained(const HeldInstance& held) const;
+  absl::StatusOr<std::unique_ptr<HeldInstance>> HoldNew(const VersionPtr& version,
+                                                        const Cancellation& cancellation);
+  absl::StatusOr<std::vector<MachineDisk>> DisksFor(const VersionDescription& version,
+                                                    const hearth::snapshot::v1::Images& images);
+  void Record(const std::shared_ptr<Instance>& instance);
+  void MachineMade();
+
+  // The making of snapshots, local_node_snapshots.cc.
+  absl::StatusOr<PreparedVersion> Build(const VersionPtr& version, const PrepareProgress& progress,
+                                        const Cancellation& cancellation);
+  absl::StatusOr<hearth::snapshot::v1::Header> BuildStored(const VersionPtr& version,
+                                                           const PrepareProgress& progress,
+                                                           const Cancellation& cancellation,
+                                                           PreparedVersion* prepared,
+                                                           SnapshotPin* pin);
+  absl::StatusOr<hearth::snapshot::v1::Header> Publish(
+      const VersionPtr& version, const SavedMachine& saved, const PreparedVersion& prepared,
+      absl::Duration cpu, const Cancellation& cancellation, SnapshotPin* pin);
+  absl::Status Try(const VersionPtr& version, const hearth::snapshot::v1::Header& header,
+                   const Cancellation& cancellation);
+  void BuildInBackground(const VersionPtr& version);
+  void RetireOld(const VersionDescription& version);
+  void Upkeep();
 
   LocalNodeConfig config;
   const BackendCapabilities capabilities = config.backend->capabilities();
@@ -72,6 +104,18 @@ class LocalNode::Impl final : public PoolDelegate {
   ThreadTimers timers;
   const InstanceContext context;
   std::thread loop_thread;
+  absl::Mutex waiting_mutex;
+  WaitingPolicy waiting ABSL_GUARDED_BY(waiting_mutex){config.waiting_vmms,
+                                                       config.max_waiting_vmms};
+  // The host's memory, as the upkeep saw it last.
+  uint64_t available_bytes ABSL_GUARDED_BY(waiting_mutex) = 0;
+  uint64_t total_bytes ABSL_GUARDED_BY(waiting_mutex) = 0;
+  // Null without snapshots.
+  std::unique_ptr<VersionSnapshots> snapshots;
+  std::optional<BackgroundBuilds> builds;
+  absl::Mutex upkeep_mutex;
+  bool ending ABSL_GUARDED_BY(upkeep_mutex) = false;
+  Timers::Id upkeep_timer ABSL_GUARDED_BY(upkeep_mutex) = 0;
 };
 
 }  // namespace hearth::control

@@ -132,6 +132,14 @@ InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& r
   *timing.mutable_boot() = ToProto(held.boot);
   *timing.mutable_init() = ToProto(held.init);
   *timing.mutable_execution() = ToProto(attempt.finish - attempt.begin);
+  if (held.kind == hearth::v1::RESTORED) {
+    *timing.mutable_restore() = ToProto(held.restore);
+    *timing.mutable_restore_load() = ToProto(held.restored.load);
+    *timing.mutable_restore_machine() = ToProto(held.restored.machine);
+    *timing.mutable_restore_agent() = ToProto(held.restored.agent);
+    *timing.mutable_restore_identity() = ToProto(held.restored.identity);
+    *timing.mutable_restore_hooks() = ToProto(held.restored.hooks);
+  }
   *timing.mutable_total() =
       ToProto(std::max(attempt.finish - request.arrival, absl::ZeroDuration()));
   return report;
@@ -160,6 +168,7 @@ absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> 
       if (verdict.not_started.ok()) {
         held->served = true;
         held->reusable = verdict.reusable;
+        if (held->kind == hearth::v1::RESTORED && held->reusable) impl_->Record(held->instance);
         return MakeReport(*held, request, attempt, std::move(verdict));
       }
       held->reusable = false;

@@ -132,14 +132,14 @@ TEST_CASE("node: prepare tells its stages and leaves the instance to the pool") 
   std::vector<std::pair<int, int>> stages;
   const auto prepared = fixture.node().Prepare(
       fixture.default_version,
-      [&](hearth::v1::Instance::State state, int percent) {
-        stages.push_back({state, percent});
+      [&](PrepareStage stage, int percent) {
+        stages.push_back({static_cast<int>(stage), percent});
       },
       Cancellation());
   REQUIRE(prepared.ok());
   CHECK(prepared->boot > absl::ZeroDuration());
-  const int booting = hearth::v1::Instance::BOOTING;
-  const int initializing = hearth::v1::Instance::INITIALIZING;
+  const int booting = static_cast<int>(PrepareStage::kBoot);
+  const int initializing = static_cast<int>(PrepareStage::kInitialise);
   CHECK(stages == std::vector<std::pair<int, int>>{
                       {booting, 0}, {booting, 100}, {initializing, 0}, {initializing, 100}});
   StringSink sink;
@@ -157,8 +157,8 @@ TEST_CASE("node: a prepare that is cancelled leaves nothing behind") {
   std::thread preparer([&] {
     status = node.Prepare(
                      fixture.default_version,
-                     [&](hearth::v1::Instance::State state, int) {
-                       if (state == hearth::v1::Instance::INITIALIZING) initialising.Notify();
+                     [&](PrepareStage stage, int) {
+                       if (stage == PrepareStage::kInitialise) initialising.Notify();
                      },
                      cancellation)
                  .status();

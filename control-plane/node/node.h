@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,18 @@ struct ImageFile {
   std::string digest;  // "sha256:{64 hex digits}"
 };
 
+// Keeps image files for as long as a snapshot needs them, whatever becomes of the image store they
+// came from. Thread-safe.
+class ImageKeeper {
+ public:
+  virtual ~ImageKeeper() = default;
+  virtual absl::Status Keep(const ImageFile& image) = 0;
+  // One that was kept, verified. NOT_FOUND, DATA_LOSS.
+  virtual absl::StatusOr<ImageFile> Find(const std::string& digest) = 0;
+  // Removes all others.
+  virtual absl::Status Retain(const std::set<std::string>& digests) = 0;
+};
+
 // How a runtime starts user code; from its manifest and the version's interface.
 struct RuntimeDescription {
   std::string name;  // "python3.11"
@@ -39,6 +52,8 @@ struct RuntimeDescription {
 struct VersionDescription {
   std::string name;  // tenants/{t}/functions/{f}/versions/{n}
   std::string uid;
+  ImageFile kernel;  // Without a path: the node's own.
+  ImageFile agent;
   RuntimeDescription runtime;
   ImageFile code_disk;
   uint32_t memory_mib = 0;
@@ -89,11 +104,14 @@ class Reservation {
 };
 
 // Stages of Prepare, in order; percent is 0 to 100 within the stage.
-using PrepareProgress = std::function<void(hearth::v1::Instance::State state, int percent)>;
+enum class PrepareStage { kBoot, kInitialise, kSnapshot };
+using PrepareProgress = std::function<void(PrepareStage stage, int percent)>;
 
 struct PreparedVersion {
   absl::Duration boot;
   absl::Duration init;
+  std::string snapshot;          // Its name; empty when instances will boot.
+  absl::Status without_because;  // Why there is none, when there should be.
 };
 
 // Receives what happens on the node; called from the node's threads, never with its locks held, and
@@ -109,14 +127,16 @@ class Node {
  public:
   virtual ~Node() = default;
 
-  // Boots an instance of the version and runs its initialisation, then leaves the instance to the
-  // pool. A function's own failure is FAILED_PRECONDITION with a FunctionError payload (see
-  // FunctionErrorPayload below). Cancelled: CANCELLED, and nothing is left behind.
+  // Boots an instance of the version, runs its initialisation and the hooks, and makes a snapshot
+  // of it; without snapshots, leaves the instance to the pool. A function's own failure is
+  // FAILED_PRECONDITION with a FunctionError payload (see kFunctionErrorPayload below). Cancelled:
+  // CANCELLED, and nothing is left behind.
   virtual absl::StatusOr<PreparedVersion> Prepare(VersionPtr version, PrepareProgress progress,
                                                   const Cancellation& cancellation) = 0;
 
-  // Takes an idle instance or makes one; waits in the bounded queue while memory is short, until
-  // `deadline`. RESOURCE_EXHAUSTED when the queue is full or the wait was too long.
+  // Takes an idle instance, restores one from the version's snapshot, or boots one; waits in the
+  // bounded queue while memory is short, until `deadline`. RESOURCE_EXHAUSTED when the queue is
+  // full or the wait was too long.
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(
       VersionPtr version, absl::Time deadline, const Cancellation& cancellation) = 0;
 
@@ -134,6 +154,23 @@ class Node {
   virtual void Watch(NodeObserver* observer) = 0;
 
   virtual std::vector<hearth::v1::Instance> ListInstances() = 0;
+
+  // Makes a new snapshot of the version; the present one serves until then. FAILED_PRECONDITION
+  // while one is being made, or when this node makes none; else as Prepare().
+  virtual absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(
+      VersionPtr version, PrepareProgress progress, const Cancellation& cancellation) = 0;
+  // To be called for each version at start-up and when its images have changed: what was made from
+  // other images than the version's is OUTDATED, and replaced in the background.
+  virtual void Refresh(VersionPtr version) = 0;
+  virtual std::vector<hearth::v1::Snapshot> ListSnapshots() = 0;
+  // The name of what the version's instances are restored from; empty: they boot.
+  virtual std::string SnapshotOf(const std::string& version_name) = 0;
+  // NOT_FOUND. Instances that were restored from it run on.
+  virtual absl::Status DeleteSnapshot(const std::string& name) = 0;
+  // Deletes those of all versions below `prefix`, which was drained.
+  virtual void ForgetSnapshots(const std::string& prefix) = 0;
+  // At start-up: deletes those of versions that are none of these.
+  virtual void RetainSnapshots(const std::set<std::string>& version_uids) = 0;
 
   // The most guest memory this node can give to one instance and to all.
   virtual uint64_t memory_capacity_mib() const = 0;

@@ -15,19 +15,17 @@ namespace {
 // What a caller who was turned away is told to wait; most invocations are shorter.
 constexpr int64_t kRetryDelaySeconds = 1;
 
-// Whether `version` is `prefix` or lies below it, so that ".../versions/1" spares
-// ".../versions/10".
-bool IsBelow(absl::string_view version, absl::string_view prefix) {
-  if (!absl::StartsWith(version, prefix)) return false;
-  return prefix.empty() || version.size() == prefix.size() || absl::EndsWith(prefix, "/") ||
-         version[prefix.size()] == '/';
-}
-
 void RunAll(const std::vector<std::function<void()>>& actions) {
   for (const auto& action : actions) action();
 }
 
 }  // namespace
+
+bool IsBelow(absl::string_view version, absl::string_view prefix) {
+  if (!absl::StartsWith(version, prefix)) return false;
+  return prefix.empty() || version.size() == prefix.size() || absl::EndsWith(prefix, "/") ||
+         version[prefix.size()] == '/';
+}
 
 absl::Status Pool::Busy(absl::string_view why) const {
   absl::Status status = absl::ResourceExhaustedError(why);
@@ -146,7 +144,7 @@ void Pool::Dispatch(Actions* actions) {
   bool memory_is_spoken_for = false;
   for (auto it = queue_.begin(); it != queue_.end();) {
     Waiter& waiter = **it;
-    bool granted = GrantIdle(waiter, actions);
+    bool granted = !waiter.fresh && GrantIdle(waiter, actions);
     if (!granted && !memory_is_spoken_for) {
       granted = GrantNew(waiter);
       if (!granted) {
@@ -165,8 +163,8 @@ void Pool::Dispatch(Actions* actions) {
 
 absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t memory_mib,
                                         const Factory& factory, absl::Time deadline,
-                                        const Cancellation& cancellation) {
-  Waiter waiter{&version, CostOf(memory_mib), &factory, {}, absl::OkStatus(), {}};
+                                        const Cancellation& cancellation, bool fresh) {
+  Waiter waiter{&version, CostOf(memory_mib), &factory, fresh, {}, absl::OkStatus(), {}};
   if (waiter.cost_mib > config_.capacity_mib) {
     return absl::FailedPreconditionError(
         absl::StrCat("an instance with ", memory_mib, " MiB does not fit into the ",
@@ -273,6 +271,22 @@ void Pool::Gone(const PoolMemberPtr& member) {
     stopping_mib_ -= CostOf(member->memory_mib());
     Dispatch(&actions);
     gone_.SignalAll();
+  }
+  RunAll(actions);
+}
+
+void Pool::Retire(const std::function<bool(const PoolMember&)>& retires) {
+  Actions actions;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const PoolMemberPtr& member : members_) {
+      if (!retires(*member)) continue;
+      member->stop_when_released_ = true;
+      const bool idles =
+          member->state_ == InstanceState::kIdle || member->state_ == InstanceState::kPaused;
+      if (idles) Stop(member, true, &actions);
+    }
+    Dispatch(&actions);
   }
   RunAll(actions);
 }

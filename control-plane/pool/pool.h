@@ -80,6 +80,10 @@ struct PoolEntry {
   uint64_t served = 0;
 };
 
+// Whether `version` is `prefix` or lies below it, so that ".../versions/1" spares
+// ".../versions/10".
+bool IsBelow(absl::string_view version, absl::string_view prefix);
+
 // Thread-safe.
 class Pool {
  public:
@@ -92,14 +96,16 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   // An instance of `version` that idles, the most recently used first; else a new one when there is
-  // memory; else waits for either, until `deadline`. `factory` is called with the pool's lock held.
+  // memory; else waits for either, until `deadline`. With `fresh` a new one only. `factory` is
+  // called with the pool's lock held.
   //   RESOURCE_EXHAUSTED   the queue is full, or the wait was too long; carries a RetryInfo
   //   FAILED_PRECONDITION  it needs more memory than there is
   //   UNAVAILABLE          the version is being drained
   //   CANCELLED
   absl::StatusOr<PoolGrant> Acquire(const std::string& version, uint64_t memory_mib,
                                     const Factory& factory, absl::Time deadline,
-                                    const Cancellation& cancellation) ABSL_LOCKS_EXCLUDED(mutex_);
+                                    const Cancellation& cancellation, bool fresh = false)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // What the caller of Acquire() reports of a new member; Initialized() makes it BUSY. An error
   // means that the member was stopped meanwhile.
@@ -112,6 +118,10 @@ class Pool {
   void Lost(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
   // A stopped member's memory is free.
   void Gone(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Stops the members that `retires` wants to go: those that idle at once, the others when they are
+  // released. `retires` is called with the pool's lock held.
+  void Retire(const std::function<bool(const PoolMember&)>& retires) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Waits until Gone() was called for a member that was stopped.
   void AwaitGone(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -132,6 +142,7 @@ class Pool {
     const std::string* version;
     uint64_t cost_mib;
     const Factory* factory;
+    bool fresh;
     PoolGrant grant;
     absl::Status refused;
     absl::CondVar changed;

@@ -10,8 +10,9 @@ namespace hearth::control {
 absl::StatusOr<VersionPtr> DescribeVersion(const hearth::v1::Version& version,
                                            const ImageStore& images, const ImageFile& code) {
   const auto& spec = version.spec();
-  const RuntimeEntry* runtime = images.FindRuntime(spec.runtime());
-  if (runtime == nullptr) {
+  const std::shared_ptr<const ImageSet> set = images.current();
+  const auto runtime = set->runtimes.find(spec.runtime());
+  if (runtime == set->runtimes.end()) {
     return ApiError(absl::StatusCode::kFailedPrecondition, "RUNTIME_NOT_FOUND",
                     absl::StrCat("the image store has no runtime '", spec.runtime(), "'"),
                     {{"runtime", spec.runtime()}});
@@ -19,7 +20,9 @@ absl::StatusOr<VersionPtr> DescribeVersion(const hearth::v1::Version& version,
   auto description = std::make_shared<VersionDescription>();
   description->name = version.name();
   description->uid = version.uid();
-  description->runtime = runtime->description;
+  description->kernel = set->kernel;
+  description->agent = set->agent;
+  description->runtime = runtime->second.description;
   if (spec.interface().has_stdio()) {
     description->runtime.runtime_api = false;
     description->runtime.arguments.assign(spec.interface().stdio().command().begin(),

@@ -9,8 +9,8 @@
 namespace hearth::control {
 
 // All that a node needs to run `version`, whose code disk is `code`. FAILED_PRECONDITION when the
-// image store no longer has its runtime. The runtime's image is the store's present one: a version
-// gets a runtime's security fixes; its own code and settings never change.
+// image store no longer has its runtime. Kernel, agent and runtime are the store's present ones: a
+// version gets their security fixes; its own code and settings never change.
 absl::StatusOr<VersionPtr> DescribeVersion(const hearth::v1::Version& version,
                                            const ImageStore& images, const ImageFile& code);
 

@@ -111,6 +111,12 @@ absl::StatusOr<VersionPtr> Router::LoadVersion(const std::string& name) const {
   return DescribeVersion(version, *images_, *code);
 }
 
+void Router::InvalidateAll() {
+  absl::MutexLock lock(&mutex_);
+  ++generation_;
+  functions_.clear();
+}
+
 void Router::Invalidate(const std::string& function) {
   absl::MutexLock lock(&mutex_);
   ++generation_;

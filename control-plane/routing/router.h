@@ -34,6 +34,8 @@ class Router {
 
   // Forgets what is known of a function.
   void Invalidate(const std::string& function) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of all: the images have changed.
+  void InvalidateAll() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   // Below one function.

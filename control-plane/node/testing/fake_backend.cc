@@ -76,6 +76,18 @@ class FakeMachine final : public Machine {
     if (world_->resume_fails.exchange(false)) return absl::UnavailableError("it cannot resume");
     return absl::OkStatus();
   }
+  absl::Status Save(int state, int memory) override {
+    if (world_->save_fails) return absl::UnavailableError("the fake machine cannot be saved");
+    ++world_->saved;
+    if (write(state, "state", 5) != 5 || ftruncate(memory, 128 << 20) != 0) {
+      return ErrnoStatus("writing a fake machine");
+    }
+    return absl::OkStatus();
+  }
+  absl::StatusOr<WorkingSet> GetWorkingSet() override {
+    const auto page = static_cast<uint32_t>(++world_->working_sets);
+    return WorkingSet{{0, 1, true}, {page, 1, false}};
+  }
   absl::StatusOr<MachineStatistics> Statistics() override { return MachineStatistics(); }
   absl::StatusOr<absl::Duration> CpuTime() override { return absl::Milliseconds(++cpu_); }
 
@@ -143,7 +155,23 @@ class FakeMachine final : public Machine {
 absl::StatusOr<std::unique_ptr<Machine>> FakeBackend::Create(MachineSpec spec) {
   if (world_->create_fails) return absl::UnavailableError("the fake host has no machines");
   ++world_->created;
+  ++world_->booted;
   return std::unique_ptr<Machine>(new FakeMachine(script_, world_, spec.id));
+}
+
+absl::StatusOr<std::unique_ptr<Machine>> FakeBackend::Restore(RestoreSpec spec) {
+  if (world_->on_restore) world_->on_restore(spec);
+  int failing = world_->failing_restores;
+  while (failing > 0 && !world_->failing_restores.compare_exchange_weak(failing, failing - 1)) {
+  }
+  if (failing > 0) {
+    return absl::Status(world_->restore_error, "the fake machine cannot be restored");
+  }
+  ++world_->created;
+  ++world_->restored;
+  auto machine = std::make_unique<FakeMachine>(script_, world_, spec.id);
+  RETURN_IF_ERROR(machine->Start());
+  return machine;
 }
 
 FakeAgent::FakeAgent(const FakeScript& script, std::string boot_id, UniqueFd stream, UniqueFd wake)
@@ -215,6 +243,21 @@ void FakeAgent::OnCall(agent::v1::Call call) {
     case agent::v1::Call::kStartRuntime:
       if (!script_.answers_init) break;
       *reply.mutable_runtime_started() = script_.started;
+      mux_.SendReply(reply).IgnoreError();
+      break;
+    case agent::v1::Call::kPrepareSnapshot:
+      if (!script_.answers_prepare) break;
+      *reply.mutable_snapshot_prepared() = script_.prepared;
+      mux_.SendReply(reply).IgnoreError();
+      break;
+    case agent::v1::Call::kRestoreInstance:
+      if (script_.on_restore) script_.on_restore(call.restore_instance());
+      if (!script_.answers_restore) break;
+      *reply.mutable_instance_restored() = script_.restored;
+      if (script_.restored.boot_id().empty()) {
+        reply.mutable_instance_restored()->set_boot_id(
+            absl::StrCat("restored-", call.restore_instance().instance_id()));
+      }
       mux_.SendReply(reply).IgnoreError();
       break;
     case agent::v1::Call::kInvoke:

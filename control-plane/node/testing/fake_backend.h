@@ -41,6 +41,12 @@ struct FakeScript {
   bool stops_reading_at_invoke = false;
   bool exits_when_idle = false;  // Says so after each invocation.
   agent::v1::RuntimeStarted started;
+  bool answers_prepare = true;
+  bool answers_restore = true;
+  agent::v1::SnapshotPrepared prepared;
+  agent::v1::InstanceRestored restored;  // Its boot id is made up unless it is set.
+  // Called with each RestoreInstance.
+  std::function<void(const agent::v1::RestoreInstance&)> on_restore;
   // Called when the whole payload is there. Default: echoes it.
   std::function<FakeAnswer(const agent::v1::Invoke&, const std::string& payload)> invoke;
   // Called when an invocation arrives, before its payload; may write raw bytes or events.
@@ -56,6 +62,16 @@ struct FakeWorld {
   std::atomic<int> resumes{0};
   std::atomic<bool> create_fails{false};
   std::atomic<bool> resume_fails{false};
+  std::atomic<int> booted{0};  // Of those created.
+  std::atomic<int> restored{0};
+  std::atomic<int> saved{0};
+  std::atomic<int> working_sets{0};
+  std::atomic<size_t> waiting{0};
+  std::atomic<bool> save_fails{false};
+  std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
+  std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
+  // Called when a machine is restored, before it is there.
+  std::function<void(const RestoreSpec&)> on_restore;
 };
 
 class FakeBackend final : public MachineBackend {
@@ -63,6 +79,8 @@ class FakeBackend final : public MachineBackend {
   FakeBackend(FakeScript script, std::shared_ptr<FakeWorld> world)
       : script_(std::move(script)), world_(std::move(world)) {}
   absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
+  absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
+  void SetWaiting(size_t count) override { world_->waiting = count; }
   BackendCapabilities capabilities() const override { return {.name = "fake"}; }
 
  private:

@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/testing/fake_backend.h"
+#include "control-plane/node/testing/fake_snapshot_store.h"
 
 namespace hearth::control {
 
@@ -66,6 +67,13 @@ struct NodeFixture {
     config.timeout_grace = absl::Seconds(60);
     config.cancel_grace = absl::Seconds(60);
     config.queue_wait = absl::Seconds(60);
+    config.max_waiting_vmms = 0;
+    config.host_memory = [] { return std::pair<uint64_t, uint64_t>(1 << 30, 1 << 30); };
+  }
+  // From now on with snapshots, on a disk that outlives the node.
+  NodeFixture& WithSnapshots() {
+    config.snapshots = std::make_unique<FakeSnapshotStore>(disk);
+    return *this;
   }
   LocalNode& node() {
     if (!node_) node_ = *LocalNode::Create(std::move(config));
@@ -90,6 +98,7 @@ struct NodeFixture {
     return node().Invoke(*std::move(reservation), request, source, *sink, cancellation);
   }
 
+  std::shared_ptr<FakeDisk> disk = std::make_shared<FakeDisk>();
   std::shared_ptr<FakeWorld> world = std::make_shared<FakeWorld>();
   LocalNodeConfig config;
   VersionPtr default_version = MakeVersion("tenants/t/functions/f/versions/1");

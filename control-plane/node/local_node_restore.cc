@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the node restores instances, and what it learns from them.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "control-plane/node/local_node.h"
+#include "control-plane/node/local_node_impl.h"
+#include "vmm/base/status.h"
+
+namespace hearth::control {
+namespace {
+
+// What a backend says of the snapshot, not of the moment.
+bool IsVerdict(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status) ||
+         absl::IsDataLoss(status);
+}
+
+}  // namespace
+
+void LocalNode::Impl::MachineMade() {
+  size_t want = 0;
+  {
+    absl::MutexLock lock(&waiting_mutex);
+    waiting.MachineMade(absl::Now());
+    want = waiting.Want(absl::Now(), available_bytes, total_bytes);
+  }
+  config.backend->SetWaiting(want);
+}
+
+absl::StatusOr<std::vector<MachineDisk>> LocalNode::Impl::DisksFor(
+    const VersionDescription& version, const hearth::snapshot::v1::Images& images) {
+  const hearth::snapshot::v1::Images present = ImagesOf(config, version);
+  std::vector<MachineDisk> disks = DisksOf(config, version);
+  if (images.code() != present.code()) {
+    return absl::FailedPreconditionError("its code disk is another than the version's");
+  }
+  // The disks stand in the order agent, runtime, code.
+  const std::pair<const std::string*, const std::string*> wanted[] = {
+      {&images.agent(), &present.agent()}, {&images.runtime(), &present.runtime()}};
+  for (size_t i = 0; i < 2; ++i) {
+    if (*wanted[i].first == *wanted[i].second) continue;
+    if (config.images == nullptr) {
+      return absl::FailedPreconditionError("an image that it was made from is not kept");
+    }
+    const absl::StatusOr<ImageFile> kept = config.images->Find(*wanted[i].first);
+    if (!kept.ok()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("an image that it was made from is gone: ", kept.status().message()));
+    }
+    disks[i].path = kept->path;
+  }
+  return disks;
+}
+
+bool LocalNode::Impl::WasDrained(const HeldInstance& held) const {
+  // A forced drain alone stops what is held.
+  const InstanceState state = pool.StateOf(held.instance);
+  return state == InstanceState::kStopping || state == InstanceState::kGone;
+}
+
+absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
+                                           std::shared_ptr<const ResidentSnapshot> snapshot,
+                                           const Cancellation& cancellation) {
+  Instance& instance = *held.instance;
+  held.kind = hearth::v1::RESTORED;
+  held.reusable = false;
+  const absl::Time begin = absl::Now();
+  absl::StatusOr<std::vector<MachineDisk>> disks =
+      DisksFor(instance.description(), snapshot->header().images());
+  absl::Status made = disks.status();
+  if (made.ok()) {
+    made = instance.Restore(snapshot, *std::move(disks), cancellation, &held.restored);
+  }
+  if (!made.ok()) {
+    if (WasDrained(held)) return EndedWhileStarting();
+    const bool own = made.GetPayload(kFunctionErrorPayload).has_value();
+    if (!own && !cancellation.cancelled()) {
+      snapshots->RestoreFailed(snapshot->header(), made, IsVerdict(made));
+    }
+    return made;
+  }
+  if (!pool.AgentReady(held.instance).ok() || !pool.Initialized(held.instance).ok()) {
+    return EndedWhileStarting();
+  }
+  held.restore = held.restored.load + (absl::Now() - begin);
+  held.boot_cpu = instance.CpuTime();
+  held.reusable = true;
+  snapshots->Restored(snapshot->header(), absl::Now());
+  return absl::OkStatus();
+}
+
+void LocalNode::Impl::Record(const std::shared_ptr<Instance>& instance) {
+  const std::shared_ptr<const ResidentSnapshot> snapshot = instance->snapshot();
+  if (!snapshot || !snapshots->BeginRecording(*snapshot, config.working_set_recordings)) return;
+  // Off the path: the reply does not wait for it.
+  tasks->Add([this, instance, snapshot] {
+    const absl::StatusOr<WorkingSet> used = instance->GetWorkingSet();
+    // That one instance had ended by then is no loss: the next one is asked.
+    if (used.ok()) {
+      config.snapshots->AddRecording(snapshot->header().uid(), *used).IgnoreError();
+    }
+    snapshots->EndRecording(snapshot->header());
+  });
+}
+
+}  // namespace hearth::control

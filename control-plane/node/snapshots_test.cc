@@ -1,0 +1,594 @@
+// SPDX-License-Identifier: Apache-2.0
+// A node with snapshots: fake machines, a fake store.
+#include <stdlib.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <set>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/synchronization/notification.h"
+#include "control-plane/node/testing/node_fixture.h"
+
+namespace hearth::control {
+namespace {
+
+using hearth::v1::Snapshot;
+
+constexpr char kVersion[] = "tenants/t/functions/f/versions/1";
+
+VersionPtr WithRuntime(const VersionPtr& version, const std::string& digest) {
+  auto changed = std::make_shared<VersionDescription>(*version);
+  changed->runtime.image.digest = digest;
+  return changed;
+}
+
+absl::StatusOr<PreparedVersion> Prepare(NodeFixture& fixture,
+                                        const Cancellation& cancellation = Cancellation()) {
+  return fixture.node().Prepare(fixture.default_version, nullptr, cancellation);
+}
+
+// Waits until the version has a snapshot in that state.
+Snapshot AwaitSnapshot(NodeFixture& fixture, Snapshot::State state,
+                       const std::string& not_named = "") {
+  while (true) {
+    for (const Snapshot& snapshot : fixture.node().ListSnapshots()) {
+      if (snapshot.state() == state && snapshot.name() != not_named) return snapshot;
+    }
+    std::this_thread::yield();
+  }
+}
+
+hearth::v1::StartKind StartOf(NodeFixture& fixture, VersionPtr version = nullptr) {
+  StringSink sink;
+  const auto report = fixture.Invoke("x", &sink, std::move(version));
+  INFO(report.status());
+  REQUIRE(report.ok());
+  CHECK(report->invocation.outcome() == hearth::v1::SUCCEEDED);
+  return report->invocation.start_kind();
+}
+
+TEST_CASE(
+    "snapshots: a prepared version's first instance is restored, from a snapshot of its own") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  std::vector<std::pair<PrepareStage, int>> stages;
+  const auto prepared = fixture.node().Prepare(
+      fixture.default_version,
+      [&](PrepareStage stage, int percent) {
+        stages.push_back({stage, percent});
+      },
+      Cancellation());
+  REQUIRE(prepared.ok());
+  CHECK(prepared->snapshot == absl::StrCat(kVersion, "/snapshots/snapshot-001"));
+  CHECK(prepared->without_because.ok());
+  CHECK(stages.front() == std::pair(PrepareStage::kBoot, 0));
+  CHECK(stages.back() == std::pair(PrepareStage::kSnapshot, 100));
+  CHECK(fixture.world->booted == 1);
+  CHECK(fixture.world->restored == 1);  // To record the working set.
+  CHECK(fixture.disk->Recordings() == 1);
+  while (fixture.world->alive != 0) std::this_thread::yield();  // Neither is left to the pool.
+
+  StringSink sink;
+  const auto report = fixture.Invoke("payload", &sink);
+  REQUIRE(report.ok());
+  CHECK(sink.bytes == "payload");
+  const hearth::v1::Invocation& invocation = report->invocation;
+  CHECK(invocation.start_kind() == hearth::v1::RESTORED);
+  CHECK(absl::StartsWith(invocation.guest_boot_id(), "restored-"));
+  CHECK(absl::EndsWith(invocation.instance(), invocation.guest_boot_id().substr(9)));
+  CHECK(invocation.timing().has_restore());
+  CHECK(invocation.timing().boot().nanos() == 0);
+  CHECK(StartOf(fixture) == hearth::v1::WARM);
+
+  const Snapshot snapshot = fixture.node().ListSnapshots().at(0);
+  CHECK(snapshot.name() == prepared->snapshot);
+  CHECK(snapshot.state() == Snapshot::READY);
+  CHECK(snapshot.restores() == 1);  // Of those that were to serve.
+  CHECK(snapshot.memory_mib() == 128);
+  CHECK(fixture.node().SnapshotOf(kVersion) == prepared->snapshot);
+  CHECK(fixture.node().ListInstances().at(0).start_kind() == hearth::v1::RESTORED);
+}
+
+TEST_CASE("snapshots: every restored instance gets an identity, entropy and time of its own") {
+  absl::Mutex mutex;
+  std::vector<agent::v1::RestoreInstance> restores;
+  FakeScript script;
+  script.on_restore = [&](const agent::v1::RestoreInstance& restore) {
+    absl::MutexLock lock(&mutex);
+    restores.push_back(restore);
+  };
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+  version->environment["A"] = "b";
+  fixture.default_version = version;
+  REQUIRE(Prepare(fixture).ok());
+  {
+    auto first = fixture.node().Reserve(version, absl::InfiniteFuture(), Cancellation());
+    auto second = fixture.node().Reserve(version, absl::InfiniteFuture(), Cancellation());
+    REQUIRE(first.ok());
+    REQUIRE(second.ok());
+  }
+  absl::MutexLock lock(&mutex);
+  REQUIRE(restores.size() == 3);
+  std::set<std::string> ids, hostnames, entropies;
+  for (const auto& restore : restores) {
+    ids.insert(restore.instance_id());
+    hostnames.insert(restore.hostname());
+    entropies.insert(restore.entropy());
+    CHECK(restore.entropy().size() == 256);
+    CHECK(restore.wall_clock_unix_ns() > absl::ToUnixNanos(absl::Now() - absl::Hours(1)));
+    CHECK(restore.environment().at("A") == "b");
+    CHECK(restore.hook_timeout_ms() == 10'000);
+  }
+  CHECK(ids.size() == 3);
+  CHECK(hostnames.size() == 3);
+  CHECK(entropies.size() == 3);
+}
+
+TEST_CASE("snapshots: the first real invocations refine the working set, so many and no more") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.working_set_recordings = 3;
+  REQUIRE(Prepare(fixture).ok());
+  const auto start = [&] {
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+    fixture.node().Drain("", false).IgnoreError();
+  };
+  // Each is asked behind its reply, while the next one is served.
+  while (fixture.disk->Recordings() < 3) start();
+  const int asked = fixture.world->working_sets;
+  for (int i = 0; i < 3; ++i) start();
+  CHECK(fixture.world->working_sets == asked);
+  CHECK(fixture.disk->Recordings() == 3);
+}
+
+TEST_CASE(
+    "snapshots: a restore that fails is followed by a cold boot, once, and the client served") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  const std::string snapshot = fixture.node().SnapshotOf(kVersion);
+  SECTION("of the moment: the snapshot stays") {
+    fixture.world->failing_restores = 1;
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    CHECK(fixture.node().SnapshotOf(kVersion) == snapshot);
+    fixture.node().Drain(kVersion, false).IgnoreError();
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  }
+  SECTION("three times in a row: the snapshot is DAMAGED and made anew") {
+    fixture.world->failing_restores = 3;
+    for (int i = 0; i < 3; ++i) {
+      CHECK(StartOf(fixture) == hearth::v1::COLD);
+      if (i < 2) fixture.node().Drain(kVersion, false).IgnoreError();
+    }
+    AwaitSnapshot(fixture, Snapshot::READY, snapshot);
+    CHECK(fixture.disk->size() == 1);
+  }
+  SECTION("the backend refuses the snapshot: it is DAMAGED and made anew") {
+    fixture.world->failing_restores = 1;
+    fixture.world->restore_error = absl::StatusCode::kFailedPrecondition;
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    AwaitSnapshot(fixture, Snapshot::READY, snapshot);
+  }
+  SECTION("the store refuses the snapshot: it is DAMAGED and made anew") {
+    fixture.disk->DamageAll();
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    AwaitSnapshot(fixture, Snapshot::READY, snapshot);
+    fixture.node().Drain(kVersion, false).IgnoreError();
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+    CHECK(fixture.disk->size() == 1);
+  }
+}
+
+TEST_CASE("snapshots: one that is damaged and cannot be made anew is listed with the reason") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  fixture.disk->DamageAll();
+  fixture.world->save_fails = true;
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  while (fixture.world->booted < 3) std::this_thread::yield();
+  const Snapshot damaged = AwaitSnapshot(fixture, Snapshot::DAMAGED);
+  CHECK(damaged.detail() == "the fake snapshot was altered");
+  CHECK(fixture.node().SnapshotOf(kVersion).empty());
+  REQUIRE(fixture.node().DeleteSnapshot(damaged.name()).ok());
+  CHECK(fixture.disk->size() == 0);
+}
+
+TEST_CASE("snapshots: a hook that fails is the function's own failure") {
+  FakeScript script;
+  SECTION("before the snapshot") { script.prepared.mutable_error()->set_type("Runtime.HookError"); }
+  SECTION("after the restore") { script.restored.mutable_error()->set_type("Runtime.HookError"); }
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  const absl::Status status = Prepare(fixture).status();
+  CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
+  hearth::v1::FunctionError error;
+  REQUIRE(status.GetPayload(kFunctionErrorPayload).has_value());
+  REQUIRE(error.ParseFromString(std::string(*status.GetPayload(kFunctionErrorPayload))));
+  CHECK(error.type() == "Runtime.HookError");
+  fixture.node().Drain("", false).IgnoreError();
+  CHECK(fixture.world->alive == 0);
+  CHECK(fixture.disk->size() == 0);
+}
+
+TEST_CASE("snapshots: a version that cannot be saved or stored is ready without a snapshot") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  SECTION("the machine cannot be saved") { fixture.world->save_fails = true; }
+  SECTION("the disk is full") { fixture.disk->full = true; }
+  SECTION("what was stored cannot be restored") { fixture.world->failing_restores = 1; }
+  const auto prepared = Prepare(fixture);
+  REQUIRE(prepared.ok());
+  CHECK(prepared->snapshot.empty());
+  CHECK_FALSE(prepared->without_because.ok());
+  CHECK(fixture.disk->size() == 0);
+  fixture.world->save_fails = true;  // So that no background build comes in between.
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+}
+
+TEST_CASE("snapshots: a version without one is booted, and gets one in the background") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  AwaitSnapshot(fixture, Snapshot::READY);
+  fixture.node().Drain(kVersion, false).IgnoreError();
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+}
+
+TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at whatever stage") {
+  Cancellation cancellation;
+  FakeScript script;
+  auto world = std::make_shared<FakeWorld>();
+  NodeFixture* seen = nullptr;
+  std::function<void(PrepareStage, int)> progress;
+  SECTION("while it boots") {
+    script.answers_configure = false;
+    progress = [&](PrepareStage, int) { cancellation.Cancel(); };
+  }
+  SECTION("while it initialises") {
+    script.answers_init = false;
+    progress = [&](PrepareStage stage, int) {
+      if (stage == PrepareStage::kInitialise) cancellation.Cancel();
+    };
+  }
+  SECTION("while its hooks run") {
+    script.answers_prepare = false;
+    progress = [&](PrepareStage stage, int) {
+      if (stage == PrepareStage::kSnapshot) cancellation.Cancel();
+    };
+  }
+  SECTION("while it is stored") {
+    progress = [&](PrepareStage stage, int percent) {
+      if (stage == PrepareStage::kSnapshot && percent == 30) cancellation.Cancel();
+    };
+  }
+  SECTION("while it is restored for the first time") {
+    script.answers_restore = false;
+    script.on_restore = [&](const agent::v1::RestoreInstance&) { cancellation.Cancel(); };
+  }
+  SECTION("at the very end") {
+    script.on_restore = [&](const agent::v1::RestoreInstance&) { cancellation.Cancel(); };
+  }
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  seen = &fixture;
+  const absl::Status status =
+      seen->node().Prepare(fixture.default_version, progress, cancellation).status();
+  CHECK(status.code() == absl::StatusCode::kCancelled);
+  fixture.node().Drain("", false).IgnoreError();
+  CHECK(fixture.world->alive == 0);
+  CHECK(fixture.disk->size() == 0);
+  CHECK(fixture.node().ListInstances().empty());
+  CHECK(fixture.node().ListSnapshots().empty());
+}
+
+TEST_CASE("snapshots: a client that leaves while its instance is restored leaves nothing behind") {
+  absl::Notification restoring;
+  std::atomic<bool> silent{false};
+  Cancellation cancellation;
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  fixture.world->on_restore = [&](const RestoreSpec&) { cancellation.Cancel(); };
+  const absl::Status status =
+      fixture.node()
+          .Reserve(fixture.default_version, absl::InfiniteFuture(), cancellation)
+          .status();
+  CHECK(status.code() == absl::StatusCode::kCancelled);
+  fixture.node().Drain("", false).IgnoreError();
+  CHECK(fixture.world->alive == 0);
+  CHECK(fixture.world->booted == 1);  // No cold boot for who has left.
+}
+
+TEST_CASE("snapshots: a drain ends what is being restored, by force or when it is released") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  absl::Notification restoring, go_on;
+  fixture.world->on_restore = [&](const RestoreSpec&) {
+    restoring.Notify();
+    go_on.WaitForNotification();
+  };
+  absl::Status status;
+  LocalNode& node = fixture.node();
+  std::thread client([&] {
+    StringSink sink;
+    status = fixture.Invoke("x", &sink).status();
+  });
+  restoring.WaitForNotification();
+  const bool force = GENERATE(false, true);
+  std::thread drainer([&] { node.Drain(kVersion, force).IgnoreError(); });
+  // The drain has begun when nothing can be reserved any more.
+  while (node.Reserve(MakeVersion(absl::StrCat(kVersion, "/x")), absl::Now(), Cancellation())
+             .status()
+             .code() != absl::StatusCode::kUnavailable) {
+    std::this_thread::yield();
+  }
+  go_on.Notify();
+  client.join();
+  drainer.join();
+  CHECK(status.ok() == !force);
+  CHECK(fixture.world->alive == 0);
+}
+
+TEST_CASE("snapshots: new images are swapped in under load without a failed or a cold request") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  const VersionPtr old_version = WithRuntime(fixture.default_version, "old");
+  const VersionPtr new_version = WithRuntime(fixture.default_version, "new");
+  fixture.default_version = old_version;
+  REQUIRE(Prepare(fixture).ok());
+  const std::string old_snapshot = fixture.node().SnapshotOf(kVersion);
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+
+  // The images are those of the digests, wherever they lie.
+  struct Keeper final : ImageKeeper {
+    absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
+    absl::StatusOr<ImageFile> Find(const std::string& digest) override {
+      return ImageFile{"/kept/" + digest, digest};
+    }
+    absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
+  };
+  // A node that knows the old images from its disk, as after a restart.
+  Keeper keeper;
+  NodeFixture next;
+  next.disk = fixture.disk;
+  next.WithSnapshots();
+  next.config.images = &keeper;
+  next.config.memory_capacity_mib = 8 * (128 + 8);
+  std::atomic<bool> old_disk{false};
+  next.world->on_restore = [&](const RestoreSpec& spec) {
+    if (spec.disks.at(1).path == "/kept/old") old_disk = true;
+  };
+  LocalNode& node = next.node();
+  std::atomic<bool> stop{false};
+  std::atomic<int> served{0}, bad{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&] {
+      while (!stop) {
+        StringSink sink;
+        const auto report = next.Invoke("x", &sink, new_version);
+        const bool good = report.ok() && report->invocation.outcome() == hearth::v1::SUCCEEDED &&
+                          report->invocation.start_kind() != hearth::v1::COLD;
+        ++(good ? served : bad);
+      }
+    });
+  }
+  while (served < 10) std::this_thread::yield();
+  node.Refresh(new_version);
+  const Snapshot fresh = AwaitSnapshot(next, Snapshot::READY, old_snapshot);
+  const int then = served;
+  while (served < then + 10) std::this_thread::yield();
+  stop = true;
+  for (std::thread& client : clients) client.join();
+  CHECK(bad == 0);
+  CHECK(old_disk);
+  CHECK(fresh.images().runtime() == "new");
+  CHECK(next.disk->size() == 1);
+  CHECK(next.world->booted == 1);  // The template.
+  // What ran on the old images has given way.
+  for (const auto& instance : node.ListInstances()) {
+    if (instance.state() != hearth::v1::Instance::STOPPING) {
+      CHECK(instance.images().runtime() == "new");
+    }
+  }
+}
+
+TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.default_version = WithRuntime(fixture.default_version, "old");
+  REQUIRE(Prepare(fixture).ok());
+  fixture.world->save_fails = true;
+  fixture.node().Refresh(WithRuntime(fixture.default_version, "new"));
+  const Snapshot outdated = AwaitSnapshot(fixture, Snapshot::OUTDATED);
+  CHECK(outdated.detail() == "made from another runtime");
+  CHECK(fixture.node().SnapshotOf(kVersion) == outdated.name());
+}
+
+TEST_CASE("snapshots: without what it was made from, an outdated one is not restored") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture, WithRuntime(fixture.default_version, "new")) == hearth::v1::COLD);
+}
+
+TEST_CASE("snapshots: 200 invocations in parallel share one snapshot") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  LocalNode& node = fixture.node();
+  std::atomic<int> right{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 200; ++i) {
+    clients.emplace_back([&, i] {
+      StringSink sink;
+      const auto report = fixture.Invoke(absl::StrCat(i), &sink);
+      if (report.ok() && sink.bytes == absl::StrCat(i) &&
+          report->invocation.start_kind() != hearth::v1::COLD) {
+        ++right;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  CHECK(right == 200);
+  CHECK(fixture.world->booted == 1);
+  CHECK(node.ListSnapshots().size() == 1);
+}
+
+TEST_CASE("snapshots: a rebuild serves in place of the old one, and only one is made at a time") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  const std::string old = fixture.node().SnapshotOf(kVersion);
+  LocalNode& node = fixture.node();
+  absl::Notification publishing, go_on;
+  fixture.disk->on_publish = [&] {
+    publishing.Notify();
+    go_on.WaitForNotification();
+  };
+  absl::StatusOr<Snapshot> rebuilt = absl::UnknownError("");
+  std::thread builder(
+      [&] { rebuilt = node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()); });
+  publishing.WaitForNotification();
+  CHECK(node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).status().code() ==
+        absl::StatusCode::kFailedPrecondition);
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);  // From the old one.
+  CHECK(node.SnapshotOf(kVersion) == old);
+  bool listed = false;
+  for (const Snapshot& one : node.ListSnapshots()) listed |= one.state() == Snapshot::BUILDING;
+  CHECK(listed);
+  go_on.Notify();
+  builder.join();
+  REQUIRE(rebuilt.ok());
+  CHECK(rebuilt->name() != old);
+  CHECK(node.SnapshotOf(kVersion) == rebuilt->name());
+  CHECK(fixture.disk->size() == 1);
+}
+
+TEST_CASE("snapshots: one that is deleted serves no more, and its instances run on") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  const std::string name = fixture.node().SnapshotOf(kVersion);
+  REQUIRE(fixture.node().DeleteSnapshot(name).ok());
+  CHECK(fixture.node().DeleteSnapshot(name).code() == absl::StatusCode::kNotFound);
+  CHECK(fixture.disk->size() == 0);
+  CHECK(StartOf(fixture) == hearth::v1::WARM);
+  fixture.node().Drain(kVersion, false).IgnoreError();
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  AwaitSnapshot(fixture, Snapshot::READY);
+}
+
+TEST_CASE("snapshots: a version that is forgotten while its snapshot is made leaves none") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  LocalNode& node = fixture.node();
+  absl::Notification publishing, go_on;
+  fixture.disk->on_publish = [&] {
+    publishing.Notify();
+    go_on.WaitForNotification();
+  };
+  absl::Status status;
+  std::thread preparer([&] { status = Prepare(fixture).status(); });
+  publishing.WaitForNotification();
+  node.ForgetSnapshots("tenants/t/functions/f");
+  go_on.Notify();
+  preparer.join();
+  CHECK_FALSE(status.ok());
+  CHECK(fixture.disk->size() == 0);
+  CHECK(node.ListSnapshots().empty());
+}
+
+TEST_CASE("snapshots: what a node finds on its disk it uses, but not what is of no version") {
+  auto disk = std::make_shared<FakeDisk>();
+  {
+    NodeFixture fixture;
+    fixture.disk = disk;
+    fixture.WithSnapshots();
+    auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+    version->uid = "uid-1";
+    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
+    version =
+        std::make_shared<VersionDescription>(*MakeVersion("tenants/t/functions/g/versions/1"));
+    version->uid = "uid-2";
+    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
+  }
+  CHECK(disk->size() == 2);
+  NodeFixture fixture;
+  fixture.disk = disk;
+  fixture.WithSnapshots();
+  fixture.node().RetainSnapshots({"uid-1"});
+  CHECK(disk->size() == 1);
+  auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+  version->uid = "uid-1";
+  CHECK(StartOf(fixture, version) == hearth::v1::RESTORED);
+  // Of the same name, but another version: its snapshot would run other code.
+  fixture.node().Drain("", false).IgnoreError();
+  version = std::make_shared<VersionDescription>(*version);
+  version->uid = "uid-3";
+  CHECK(StartOf(fixture, version) == hearth::v1::COLD);
+}
+
+TEST_CASE("snapshots: one that nobody used for its time is collected, one in use is not") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.snapshot_idle = absl::ZeroDuration();
+  REQUIRE(Prepare(fixture).ok());
+  // The node looks every few seconds; a new node looks at once.
+  while (fixture.disk->size() != 0) std::this_thread::yield();
+  CHECK(fixture.node().ListSnapshots().empty());
+}
+
+TEST_CASE("snapshots: VMM processes wait as demand says, and none when memory is short") {
+  std::atomic<uint64_t> available{1 << 30};
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.max_waiting_vmms = 2;
+  fixture.config.host_memory = [&] {
+    return std::pair<uint64_t, uint64_t>(available, uint64_t{1} << 30);
+  };
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  CHECK(fixture.world->waiting > 0);
+  available = 1 << 20;
+  while (fixture.world->waiting != 0) std::this_thread::yield();
+  fixture.node().Drain("", false).IgnoreError();
+  StartOf(fixture);
+  CHECK(fixture.world->waiting == 0);
+  CHECK(fixture.disk->evictions > 0);
+}
+
+TEST_CASE("snapshots: the store on the disk and the node agree on what a snapshot is") {
+  char folder[] = "/tmp/hearth-node-XXXXXX";
+  REQUIRE(mkdtemp(folder) != nullptr);
+  {
+    NodeFixture fixture;
+    auto store = SnapshotStore::Open({.directory = folder, .resident_budget_bytes = 1 << 30});
+    INFO(store.status());
+    REQUIRE(store.ok());
+    fixture.config.snapshots = *std::move(store);
+    const auto prepared = Prepare(fixture);
+    REQUIRE(prepared.ok());
+    INFO(prepared->without_because);
+    CHECK_FALSE(prepared->snapshot.empty());
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+    const Snapshot snapshot = AwaitSnapshot(fixture, Snapshot::READY);
+    CHECK(snapshot.working_set_pages() >= 2);
+    CHECK(snapshot.state_bytes() == 5);
+    const auto rebuilt =
+        fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation());
+    INFO(rebuilt.status());
+    REQUIRE(rebuilt.ok());
+    CHECK(fixture.node().ListSnapshots().size() == 1);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace hearth::control
