@@ -24,6 +24,7 @@ struct Parsed {
   ListOptions list;
   std::string describe;
   DeleteOptions remove;
+  SnapshotOptions snapshots;
   UsageOptions usage;
   DoctorOptions doctor;
   std::vector<std::string> environment;
@@ -85,6 +86,7 @@ void AddInvoke(CLI::App& app, Parsed* parsed) {
   command->add_option("--idempotency-key", options->idempotency_key,
                       "The same key again is the same invocation");
   command->add_option("--client-context", options->client_context, "Handed to the function");
+  command->add_flag("-v,--verbose", options->verbose, "Tell where the time went");
 }
 
 void AddReading(CLI::App& app, Parsed* parsed) {
@@ -117,6 +119,41 @@ void AddReading(CLI::App& app, Parsed* parsed) {
       ->check(CLI::PositiveNumber);
 }
 
+void AddSnapshots(CLI::App& app, Parsed* parsed) {
+  SnapshotOptions* options = &parsed->snapshots;
+  CLI::App* snapshots = app.add_subcommand("snapshots", "What instances are restored from");
+  snapshots->footer(kSnapshotsHelp);
+  snapshots->require_subcommand(1);
+  snapshots->fallthrough();
+  CLI::App* list = Command(*snapshots, "list", "Show them", kSnapshotsHelp, parsed,
+                           [=](Session& session) { return ListSnapshots(session, *options); });
+  list->add_option("NAME", options->name, "Only those of this function; NAME:3 a version");
+  list->add_option("--limit", options->limit, "At most so many (100)")
+      ->check(CLI::Range(1, 1'000'000));
+  const auto add = [&](const char* name, const char* description,
+                       int (*run)(Session&, const SnapshotOptions&)) {
+    CLI::App* command = Command(*snapshots, name, description, kSnapshotsHelp, parsed,
+                                [=](Session& session) { return run(session, *options); });
+    command->add_option("NAME", options->name, "The function; NAME:3 a version; or a whole name")
+        ->required();
+    return command;
+  };
+  add("describe", "Show one", DescribeSnapshot);
+  add("rebuild", "Make a new one; the old one serves until then", RebuildSnapshot);
+  add("delete", "Delete one; the next instance boots", DeleteSnapshot)
+      ->add_flag("-y,--yes", options->yes, "Do not ask");
+
+  CLI::App* images = app.add_subcommand("images", "What new machines are made from");
+  images->footer(kImagesHelp);
+  images->require_subcommand(1);
+  images->fallthrough();
+  Command(*images, "list", "Show them", kImagesHelp, parsed, ListImages);
+  Command(*images, "outdated", "Show what still runs on older ones", kImagesHelp, parsed,
+          ListOutdated);
+  Command(*images, "reload", "Have hearthd read its image store again", kImagesHelp, parsed,
+          ReloadImages);
+}
+
 void AddOthers(CLI::App& app, Parsed* parsed) {
   CLI::App* remove =
       Command(app, "delete", "Delete a function, or one version of it", kDeleteHelp, parsed,
@@ -147,6 +184,7 @@ void Build(CLI::App& app, Parsed* parsed) {
   AddDeploy(app, parsed);
   AddInvoke(app, parsed);
   AddReading(app, parsed);
+  AddSnapshots(app, parsed);
   AddOthers(app, parsed);
 }
 

@@ -91,6 +91,8 @@ Client::Client(std::shared_ptr<grpc::Channel> channel, Interrupt* interrupt)
       usage(hearth::v1::UsageService::NewStub(channel)),
       instances(hearth::v1::InstanceService::NewStub(channel)),
       runtimes(hearth::v1::RuntimeService::NewStub(channel)),
+      snapshots(hearth::v1::SnapshotService::NewStub(channel)),
+      images(hearth::v1::ImageService::NewStub(channel)),
       operations(google::longrunning::Operations::NewStub(channel)),
       interrupt_(interrupt) {}
 

@@ -41,6 +41,8 @@ class Client {
   const std::unique_ptr<hearth::v1::UsageService::Stub> usage;
   const std::unique_ptr<hearth::v1::InstanceService::Stub> instances;
   const std::unique_ptr<hearth::v1::RuntimeService::Stub> runtimes;
+  const std::unique_ptr<hearth::v1::SnapshotService::Stub> snapshots;
+  const std::unique_ptr<hearth::v1::ImageService::Stub> images;
   const std::unique_ptr<google::longrunning::Operations::Stub> operations;
 
  private:

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 
 #include "cli/client.h"
@@ -54,6 +55,7 @@ struct InvokeOptions {
   std::string output_file;      // Empty: stdout.
   std::string idempotency_key;  // Empty: one of our own.
   std::string client_context;
+  bool verbose = false;  // Tells where the time went.
 };
 int Invoke(Session& session, const InvokeOptions& options);
 
@@ -74,11 +76,40 @@ int List(Session& session, const ListOptions& options);
 
 int Describe(Session& session, const std::string& name);
 
+// Lines of "label   value", for describe.
+class Lines {
+ public:
+  explicit Lines(std::ostream& out) : out_(out) {}
+  // Nothing for an empty value.
+  void Add(const std::string& label, const std::string& value);
+
+ private:
+  std::ostream& out_;
+};
+
+// Asks on the terminal; UsageError when nobody can be asked.
+bool Confirmed(const Session& session, const std::string& question);
+
 struct DeleteOptions {
   std::string name;
   bool yes = false;
 };
 int Delete(Session& session, const DeleteOptions& options);
+
+struct SnapshotOptions {
+  std::string
+      name;  // A function, a version of it, or a snapshot's whole name; listing: empty is all.
+  bool yes = false;
+  int limit = 100;
+};
+int ListSnapshots(Session& session, const SnapshotOptions& options);
+int DescribeSnapshot(Session& session, const SnapshotOptions& options);
+int DeleteSnapshot(Session& session, const SnapshotOptions& options);
+int RebuildSnapshot(Session& session, const SnapshotOptions& options);
+
+int ListImages(Session& session);
+int ListOutdated(Session& session);
+int ReloadImages(Session& session);
 
 struct UsageOptions {
   std::string name;        // A function; empty: the tenant.

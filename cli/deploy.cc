@@ -42,6 +42,8 @@ std::string StageName(CreateVersionMetadata::Stage stage) {
       return "boot";
     case CreateVersionMetadata::INITIALIZING:
       return "init";
+    case CreateVersionMetadata::SNAPSHOTTING:
+      return "snapshot";
     case CreateVersionMetadata::PUBLISHING:
       return "publish";
     default:

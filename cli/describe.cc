@@ -23,19 +23,6 @@ std::string InterfaceText(const hearth::v1::FunctionInterface& interface) {
   return interface.has_http() ? "HTTP" : "-";
 }
 
-class Lines {
- public:
-  explicit Lines(std::ostream& out) : out_(out) {}
-  void Add(const std::string& label, const std::string& value) {
-    if (value.empty()) return;
-    out_ << label << std::string(label.size() < 14 ? 14 - label.size() : 1, ' ') << SafeText(value)
-         << "\n";
-  }
-
- private:
-  std::ostream& out_;
-};
-
 hearth::v1::Version GetVersion(Client& client, const std::string& name) {
   hearth::v1::GetVersionRequest request;
   request.set_name(name);
@@ -64,6 +51,16 @@ void PrintVersion(Lines& lines, const hearth::v1::Version& version) {
   lines.Add("environment", environment);
   lines.Add("code", version.code_digest());
   lines.Add("image", version.runtime_digest());
+  lines.Add("snapshot",
+            version.snapshot().empty() ? "none: instances boot" : LastSegment(version.snapshot()));
+}
+
+}  // namespace
+
+void Lines::Add(const std::string& label, const std::string& value) {
+  if (value.empty()) return;
+  out_ << label << std::string(label.size() < 14 ? 14 - label.size() : 1, ' ') << SafeText(value)
+       << "\n";
 }
 
 bool Confirmed(const Session& session, const std::string& question) {
@@ -75,8 +72,6 @@ bool Confirmed(const Session& session, const std::string& question) {
   std::getline(std::cin, answer);
   return answer == "y" || answer == "Y" || answer == "yes";
 }
-
-}  // namespace
 
 int Describe(Session& session, const std::string& name) {
   Client& client = session.client();

@@ -74,6 +74,25 @@ inline constexpr char kDescribeHelp[] =
   hearth describe thumbnail
   hearth describe thumbnail:2)";
 
+inline constexpr char kSnapshotsHelp[] =
+    R"(A version is initialised once, when it is deployed; its instances are restored from a snapshot of
+that. NAME is a function (its live version), NAME:3 a version, or a snapshot's whole name.
+
+Examples:
+  hearth snapshots list
+  hearth snapshots describe thumbnail
+  hearth snapshots rebuild thumbnail:2          the old one serves until the new one is ready
+  hearth snapshots delete thumbnail --yes       the next instance boots, and makes a new one)";
+
+inline constexpr char kImagesHelp[] =
+    R"(Kernel, agent and runtimes. When the provider changes them (guest-images/build, then `reload` or
+SIGHUP to hearthd), versions go on being served from what they have until a new snapshot is ready.
+
+Examples:
+  hearth images list
+  hearth images outdated                        what still runs on old ones
+  hearth images reload)";
+
 inline constexpr char kUsageHelp[] =
     R"(CPU and wall times come twice: as the host measured them outside the microVM, and as the guest
 reported them. What is charged comes from the host's only. A GB-s is 1024 MiB for a second.

@@ -101,7 +101,7 @@ std::string StartText(const Invocation& invocation) {
     case hearth::v1::WARM:
       return "warm";
     case hearth::v1::RESTORED:
-      return "restored";
+      return "restored in " + FormatDuration(ToSeconds(invocation.timing().restore()));
     default:
       return "start unknown";
   }
@@ -158,7 +158,28 @@ std::string ErrorText(const hearth::v1::FunctionError& error) {
   return text;
 }
 
-void Remark(const Terminal& terminal, const FunctionRef& function, const Invocation& invocation) {
+// Where the start's time went, part by part.
+std::string PartsText(const hearth::v1::Timing& timing) {
+  std::string text;
+  const auto add = [&](const char* name, const google::protobuf::Duration& duration) {
+    if (ToSeconds(duration) <= 0) return;
+    text +=
+        (text.empty() ? "" : ", ") + std::string(name) + " " + FormatDuration(ToSeconds(duration));
+  };
+  add("queued", timing.queued());
+  add("boot", timing.boot());
+  add("init", timing.init());
+  add("load", timing.restore_load());
+  add("machine", timing.restore_machine());
+  add("agent", timing.restore_agent());
+  add("identity", timing.restore_identity());
+  add("of it hooks", timing.restore_hooks());
+  add("run", timing.execution());
+  return text;
+}
+
+void Remark(const Terminal& terminal, const FunctionRef& function, const Invocation& invocation,
+            bool verbose) {
   const OutcomeText outcome = Describe(invocation.outcome());
   const bool good = outcome.exit_code == kExitOk;
   std::ostream& err = terminal.err;
@@ -167,6 +188,11 @@ void Remark(const Terminal& terminal, const FunctionRef& function, const Invocat
       << " (" << StartText(invocation) << "; run "
       << FormatDuration(ToSeconds(invocation.timing().execution())) << "), guest boot id "
       << SafeText(invocation.guest_boot_id()) << "\n";
+  if (verbose) {
+    err << "         " << PartsText(invocation.timing()) << "\n"
+        << "         instance " << SafeText(LastSegment(invocation.instance())) << ", version "
+        << SafeText(LastSegment(invocation.version())) << "\n";
+  }
   if (good) return;
   if (const std::string text = ErrorText(invocation.error()); !text.empty()) {
     err << "         " << SafeText(text) << "\n";
@@ -243,7 +269,7 @@ int Invoke(Session& session, const InvokeOptions& options) {
   if (session.options.json) {
     session.terminal.out << JsonText(ResultJson(result, options.output_file.empty()));
   } else if (!session.options.quiet || exit_code != kExitOk) {
-    Remark(session.terminal, function, result.invocation);
+    Remark(session.terminal, function, result.invocation, options.verbose);
   }
   return exit_code;
 }

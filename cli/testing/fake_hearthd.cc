@@ -20,6 +20,8 @@ class FakeHearthd::Services {
         logs(fake),
         usage(fake),
         instances(fake),
+        snapshots(fake),
+        images(fake),
         operations(fake) {}
 
   struct Tenants final : v1::TenantService::Service {
@@ -83,6 +85,12 @@ class FakeHearthd::Services {
       auto* alias = response->add_aliases();
       alias->set_name(request->parent() + "/aliases/live");
       alias->set_version(request->parent() + "/versions/3");
+      return Status::OK;
+    }
+    Status GetAlias(ServerContext*, const v1::GetAliasRequest* request, v1::Alias* alias) override {
+      fake->calls.push_back("GetAlias " + request->name());
+      alias->set_name(request->name());
+      alias->set_version("tenants/default/functions/f/versions/3");
       return Status::OK;
     }
     Status DeleteFunction(ServerContext*, const v1::DeleteFunctionRequest*,
@@ -182,6 +190,55 @@ class FakeHearthd::Services {
     FakeHearthd* const fake;
   } instances;
 
+  struct SnapshotsFake final : v1::SnapshotService::Service {
+    explicit SnapshotsFake(FakeHearthd* fake) : fake(fake) {}
+    Status ListSnapshots(ServerContext*, const v1::ListSnapshotsRequest* request,
+                         v1::ListSnapshotsResponse* response) override {
+      fake->calls.push_back("ListSnapshots " + request->parent());
+      if (!fake->snapshot.name().empty()) *response->add_snapshots() = fake->snapshot;
+      return Status::OK;
+    }
+    Status GetSnapshot(ServerContext*, const v1::GetSnapshotRequest* request,
+                       v1::Snapshot* snapshot) override {
+      fake->calls.push_back("GetSnapshot " + request->name());
+      *snapshot = fake->snapshot;
+      return Status::OK;
+    }
+    Status DeleteSnapshot(ServerContext*, const v1::DeleteSnapshotRequest* request,
+                          google::protobuf::Empty*) override {
+      fake->calls.push_back("DeleteSnapshot " + request->name());
+      return Status::OK;
+    }
+    Status RebuildSnapshot(ServerContext*, const v1::RebuildSnapshotRequest* request,
+                           google::longrunning::Operation* operation) override {
+      fake->calls.push_back("RebuildSnapshot " + request->parent());
+      operation->set_name("operations/rebuild");
+      return Status::OK;
+    }
+    FakeHearthd* const fake;
+  } snapshots;
+
+  struct ImagesFake final : v1::ImageService::Service {
+    explicit ImagesFake(FakeHearthd* fake) : fake(fake) {}
+    Status ListImages(ServerContext*, const v1::ListImagesRequest*,
+                      v1::ListImagesResponse* response) override {
+      *response->mutable_images() = fake->reloaded.images();
+      return Status::OK;
+    }
+    Status ListOutdated(ServerContext*, const v1::ListOutdatedRequest*,
+                        v1::ListOutdatedResponse* response) override {
+      *response = fake->outdated;
+      return Status::OK;
+    }
+    Status ReloadImages(ServerContext*, const v1::ReloadImagesRequest*,
+                        v1::ReloadImagesResponse* response) override {
+      fake->calls.push_back("ReloadImages");
+      *response = fake->reloaded;
+      return Status::OK;
+    }
+    FakeHearthd* const fake;
+  } images;
+
   struct Operations final : google::longrunning::Operations::Service {
     explicit Operations(FakeHearthd* fake) : fake(fake) {}
     Status WaitOperation(ServerContext*, const google::longrunning::WaitOperationRequest* request,
@@ -196,12 +253,23 @@ class FakeHearthd::Services {
         time->mutable_duration()->set_nanos(ms % 1000 * 1'000'000);
         time->mutable_duration()->set_seconds(ms / 1000);
       };
+      if (request->name() == "operations/rebuild") {
+        operation->set_done(--fake->waits < 0);
+        if (!operation->done()) return Status::OK;
+        if (fake->deploy_error.code() != 0) {
+          *operation->mutable_error() = fake->deploy_error;
+        } else {
+          operation->mutable_response()->PackFrom(fake->snapshot);
+        }
+        return Status::OK;
+      }
       finish(v1::CreateVersionMetadata::QUEUED, 1);
       finish(v1::CreateVersionMetadata::BUILDING_IMAGE, 200);
       operation->set_done(--fake->waits < 0);
       if (operation->done()) {
         finish(v1::CreateVersionMetadata::BOOTING, 1100);
         finish(v1::CreateVersionMetadata::INITIALIZING, 2000);
+        finish(v1::CreateVersionMetadata::SNAPSHOTTING, 300);
         if (fake->deploy_error.code() != 0) {
           *operation->mutable_error() = fake->deploy_error;
         } else {
@@ -227,6 +295,8 @@ FakeHearthd::FakeHearthd(const std::string& socket) : services_(new Services(thi
   builder.RegisterService(&services_->logs);
   builder.RegisterService(&services_->usage);
   builder.RegisterService(&services_->instances);
+  builder.RegisterService(&services_->snapshots);
+  builder.RegisterService(&services_->images);
   builder.RegisterService(&services_->operations);
   server_ = builder.BuildAndStart();
 }

@@ -63,6 +63,9 @@ class FakeHearthd {
   bool cut_response = false;  // Ends the stream without `finished`.
   std::vector<hearth::v1::LogEntry> log;
   hearth::v1::QueryUsageResponse usage;
+  hearth::v1::Snapshot snapshot;  // Without a name: there is none.
+  hearth::v1::ReloadImagesResponse reloaded;
+  hearth::v1::ListOutdatedResponse outdated;
   int function_count = 1;  // For ListFunctions, in pages of two.
   grpc::Status list_status;
 
