@@ -115,7 +115,7 @@ absl::Status HostConnection::DialOnce() {
     if (count > 0) mux->ConsumeOutput(static_cast<size_t>(count));
   }
   socket_ = std::move(socket);
-  if (const absl::Status status = Watch(); !status.ok()) {
+  if (absl::Status status = Watch(); !status.ok()) {
     socket_.reset();
     return status;
   }

@@ -29,7 +29,7 @@ struct Folder {
   }
   ~Folder() { REQUIRE(system(absl::StrCat("rm -r ", path).c_str()) == 0); }
   std::string Add(const std::string& name, const std::string& text) const {
-    const std::string file = absl::StrCat(path, "/", name);
+    std::string file = absl::StrCat(path, "/", name);
     std::ofstream(file) << text;
     chmod(file.c_str(), 0755);
     return file;
@@ -46,7 +46,7 @@ struct Invoked {
 // A function on an agent: StartRuntime done, ready to be invoked.
 class Function {
  public:
-  Function(agent::v1::StartRuntime::Interface interface, std::vector<std::string> arguments,
+  Function(agent::v1::StartRuntime::Interface interface, const std::vector<std::string>& arguments,
            std::string handler = "", std::string task_root = "/tmp",
            uint64_t max_response_bytes = 0, int64_t init_timeout_ms = 10'000,
            bool snapshot = false) {
