@@ -136,11 +136,11 @@ class Hearth:
     """Started by `with`; at its end everything must be gone."""
 
     def __init__(self, programs, *, images=None, memory_mib=0, idle_stop=300, idle_pause=0.5, state_size=None,
-                 launcher_prefix=(), extra=()):
+                 waiting_vmms=0, launcher_prefix=(), extra=()):
         self.programs = programs
         self.images = images or programs.images
         self.options = [f"--memory-mib={memory_mib}", f"--idle-stop={idle_stop}", f"--idle-pause={idle_pause}",
-                        "--boot-timeout=240", "--grace=5", *extra]
+                        "--boot-timeout=240", "--grace=5", f"--waiting-vmms={waiting_vmms}", *extra]
         self.launcher_prefix = list(launcher_prefix)
         self.folder = Path(tempfile.mkdtemp(prefix="hearth-it-"))
         self.folder.chmod(0o755)
