@@ -159,7 +159,7 @@ void Server::SetMemory(Session* session, uint64_t id, uint32_t memory_mib) {
   const auto found = Find(session, id);
   if (found == vmms_.end()) return;
   const auto& [number, vmm] = *found;
-  absl::Status limited = LimitMemory(vmm.pid, memory_mib);
+  absl::Status limited = LimitMemory(vmm.pid, vmm.uid, memory_mib);
   if (limited.ok() && options_.cgroups) limited = options_.cgroups->SetMemory(number, memory_mib);
   if (limited.ok()) return;
   // No guest runs without its limits.

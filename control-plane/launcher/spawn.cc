@@ -176,10 +176,25 @@ absl::StatusOr<Spawned> SpawnJailed(const SpawnSpec& spec) {
   return ErrnoStatus(child.error, absl::StrCat("preparing a VMM's process: ", child.failed_step));
 }
 
-absl::Status LimitMemory(pid_t pid, uint64_t memory_mib) {
+absl::Status LimitMemory(pid_t pid, uint32_t uid, uint64_t memory_mib) {
   const rlimit value{AddressSpace(memory_mib), AddressSpace(memory_mib)};
-  if (prlimit(pid, RLIMIT_AS, &value, nullptr) != 0) return ErrnoStatus("prlimit(RLIMIT_AS)");
-  return absl::OkStatus();
+  if (prlimit(pid, RLIMIT_AS, &value, nullptr) == 0) return absl::OkStatus();
+  if (errno != EPERM) return ErrnoStatus("prlimit(RLIMIT_AS)");
+  // Another user's limits take CAP_SYS_RESOURCE, which containers often lack; lowering those of
+  // one's own user takes nothing.
+  const pid_t helper = fork();
+  if (helper < 0) return ErrnoStatus("fork");
+  if (helper == 0) {
+    const bool lowered =
+        syscall(SYS_setgroups, 0, nullptr) == 0 && syscall(SYS_setresgid, uid, uid, uid) == 0 &&
+        syscall(SYS_setresuid, uid, uid, uid) == 0 && prlimit(pid, RLIMIT_AS, &value, nullptr) == 0;
+    _exit(lowered ? 0 : 1);
+  }
+  int status = 0;
+  while (waitpid(helper, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError("a VMM's address space could not be limited");
 }
 
 }  // namespace hearth::launcher

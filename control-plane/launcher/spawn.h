@@ -35,7 +35,7 @@ struct Spawned {
 absl::StatusOr<Spawned> SpawnJailed(const SpawnSpec& spec);
 
 // For a child that was spawned without knowing its guest: what SpawnJailed() would have set. `pid`
-// is a child that was not reaped.
-absl::Status LimitMemory(pid_t pid, uint64_t memory_mib);
+// is a child that was not reaped, `uid` the one it runs under.
+absl::Status LimitMemory(pid_t pid, uint32_t uid, uint64_t memory_mib);
 
 }  // namespace hearth::launcher

@@ -237,6 +237,7 @@ TEST_CASE("kvm backend: machines are made of VMMs that wait, and others take the
   while (world.backend->waiting() < 2) std::this_thread::yield();
   const std::string waiting = ChildrenOf(world);
   auto machine = world.Create(vmm::testing::DoNothingCode());
+  INFO(machine.status());
   REQUIRE(machine.ok());
   while (world.backend->waiting() < 2) std::this_thread::yield();
   // The one that had waited longest, which is the first child, has become the machine.
