@@ -242,8 +242,6 @@ TEST_CASE("snapshots: a version without one is booted, and gets one in the backg
 TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at whatever stage") {
   Cancellation cancellation;
   FakeScript script;
-  auto world = std::make_shared<FakeWorld>();
-  NodeFixture* seen = nullptr;
   std::function<void(PrepareStage, int)> progress;
   SECTION("while it boots") {
     script.answers_configure = false;
@@ -275,9 +273,8 @@ TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at what
   }
   NodeFixture fixture(script);
   fixture.WithSnapshots();
-  seen = &fixture;
   const absl::Status status =
-      seen->node().Prepare(fixture.default_version, progress, cancellation).status();
+      fixture.node().Prepare(fixture.default_version, progress, cancellation).status();
   CHECK(status.code() == absl::StatusCode::kCancelled);
   fixture.node().Drain("", false).IgnoreError();
   CHECK(fixture.world->alive == 0);
@@ -287,8 +284,6 @@ TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at what
 }
 
 TEST_CASE("snapshots: a client that leaves while its instance is restored leaves nothing behind") {
-  absl::Notification restoring;
-  std::atomic<bool> silent{false};
   Cancellation cancellation;
   NodeFixture fixture;
   fixture.WithSnapshots();
