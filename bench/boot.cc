@@ -11,7 +11,7 @@
 namespace hearth::bench {
 namespace {
 
-using Boot = std::function<absl::StatusOr<std::unique_ptr<BootedMachine>>()>;
+using Boot = NamedBoot::second_type;
 
 // Of the program as it would be installed; the file itself may hold debugging information.
 absl::StatusOr<int64_t> StrippedBytes(const std::string& program) {
@@ -52,25 +52,16 @@ absl::StatusOr<BootResults::Memory> MeasureMemory(const Boot& boot, int64_t gues
 
 }  // namespace
 
-absl::StatusOr<BootResults> RunBoot(const BootOptions& options,
-                                    const std::function<void(const std::string&)>& progress) {
-  BootResults results;
-  results.clock = MeasureClock();
-  ASSIGN_OR_RETURN(results.stripped_bytes, StrippedBytes(options.vmm));
-  ASSIGN_OR_RETURN(const auto files, BootFiles::Create());
-  std::vector<std::pair<std::string, Boot>> machines;
-  machines.emplace_back("hearth", [&] { return BootHearth(options, *files); });
-  if (!options.qemu.empty()) {
-    machines.emplace_back("qemu", [&] { return BootQemu(options, *files); });
-  }
-  if (!options.images.empty()) machines.emplace_back("agent", [&] { return BootAgent(options); });
+absl::Status RunInTurns(const std::vector<NamedBoot>& machines, const BootOptions& options,
+                        const std::function<void(const std::string&)>& progress,
+                        BootResults* results) {
   for (int run = 0; run < options.warmup + options.runs; ++run) {
     for (const auto& [name, boot] : machines) {
       progress(name + " " + std::to_string(run + 1) + " of " +
                std::to_string(options.warmup + options.runs));
       const auto machine = boot();
       if (!machine.ok()) return Annotate(machine.status(), name);
-      auto& list = run < options.warmup ? results.discarded : results.samples;
+      auto& list = run < options.warmup ? results->discarded : results->samples;
       list[name].push_back((*machine)->sample);
     }
   }
@@ -78,8 +69,24 @@ absl::StatusOr<BootResults> RunBoot(const BootOptions& options,
     progress("memory of " + name);
     const auto memory = MeasureMemory(boot, int64_t{options.memory_mib} << 20);
     if (!memory.ok()) return Annotate(memory.status(), name);
-    results.memory[name] = *memory;
+    results->memory[name] = *memory;
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<BootResults> RunBoot(const BootOptions& options,
+                                    const std::function<void(const std::string&)>& progress) {
+  BootResults results;
+  results.clock = MeasureClock();
+  ASSIGN_OR_RETURN(results.stripped_bytes, StrippedBytes(options.vmm));
+  ASSIGN_OR_RETURN(const auto files, BootFiles::Create());
+  std::vector<NamedBoot> machines;
+  machines.emplace_back("hearth", [&] { return BootHearth(options, *files); });
+  if (!options.qemu.empty()) {
+    machines.emplace_back("qemu", [&] { return BootQemu(options, *files); });
+  }
+  if (!options.images.empty()) machines.emplace_back("agent", [&] { return BootAgent(options); });
+  RETURN_IF_ERROR(RunInTurns(machines, options, progress, &results));
   return results;
 }
 

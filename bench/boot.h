@@ -4,8 +4,10 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/clock.h"
@@ -21,8 +23,10 @@ inline constexpr double kAimPrivateMb = 0.6;
 inline constexpr double kMaxStrippedMb = 3.0;
 
 struct BootResults {
+  std::string benchmark = "boot";
   ClockKind clock;
-  // By machine: "hearth", "qemu", "agent". The first `warmup` of each are in `discarded`.
+  // By machine: "hearth", "qemu", "agent"; those of restore.h. The first `warmup` of each are in
+  // `discarded`.
   std::map<std::string, std::vector<Sample>> samples;
   std::map<std::string, std::vector<Sample>> discarded;
   struct Memory {
@@ -30,11 +34,18 @@ struct BootResults {
     ProcessMemory repeated;  // With another one, that shares the program's pages with it.
   };
   std::map<std::string, Memory> memory;
-  int64_t stripped_bytes = 0;
+  int64_t stripped_bytes = 0;  // 0: not measured.
 };
 
-// Runs all machines in turn, so that what changes on the host meets each. `progress` is told what
-// runs next.
+// How a machine is brought to its first byte.
+using NamedBoot =
+    std::pair<std::string, std::function<absl::StatusOr<std::unique_ptr<BootedMachine>>()>>;
+// Runs all machines in turn, so that what changes on the host meets each, then measures their
+// memory. `progress` is told what runs next.
+absl::Status RunInTurns(const std::vector<NamedBoot>& machines, const BootOptions& options,
+                        const std::function<void(const std::string&)>& progress,
+                        BootResults* results);
+
 absl::StatusOr<BootResults> RunBoot(const BootOptions& options,
                                     const std::function<void(const std::string&)>& progress);
 

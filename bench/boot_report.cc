@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 
-#include "bench/boot.h"
+#include "absl/strings/match.h"
+#include "bench/restore.h"
 
 namespace hearth::bench {
 namespace {
@@ -22,15 +23,20 @@ constexpr struct {
 } kStages[] = {{"hello_ms", "process up, Hello exchanged"},
                {"created_ms", "machine created, jailed"},
                {"started_ms", "start answered"},
+               {"restored_ms", "restore answered, running"},
                {"first_byte_ms", "first byte of the guest"},
                {"agent_ready_ms", "agent ready"},
                {"cpu_ms", "CPU of the process until then"},
                {"vcpu_cpu_ms", "of this, vCPU threads"},
-               {"exits", "KVM exits"}};
+               {"exits", "KVM exits"},
+               {"faults", "page faults"}};
 
 const char* TitleOf(const std::string& machine) {
   if (machine == "hearth") return "hearth-vmm, do-nothing guest";
   if (machine == "qemu") return "QEMU microvm, do-nothing guest";
+  if (machine == "fresh") return "hearth-vmm, restored in a new process";
+  if (machine == "waiting") return "hearth-vmm, restored in a waiting one";
+  if (machine == "qemu-restored") return "QEMU microvm, from a migration file";
   return "hearth-vmm, real kernel and agent";
 }
 
@@ -56,10 +62,18 @@ std::vector<Target> Targets(const BootResults& results) {
     targets.push_back(
         {"first byte, of QEMU's", ours / theirs, kMaxQemuRatio, kAimQemuRatio, "times"});
   }
-  if (const auto it = results.memory.find("hearth"); it != results.memory.end()) {
+  const auto add = [&](const char* machine, const char* name, double limit, double aim) {
+    const double value = Median(results, machine, "first_byte_ms");
+    if (value > 0) targets.push_back({name, value, limit, aim, "M"});
+  };
+  add("fresh", "new process to first byte", kMaxFreshRestore, kAimFreshRestore);
+  add("waiting", "waiting process to first byte", kMaxWaitingRestore, kAimWaitingRestore);
+  const char* const ours_by_name = results.benchmark == "restore" ? "fresh" : "hearth";
+  if (const auto it = results.memory.find(ours_by_name); it != results.memory.end()) {
     targets.push_back({"private memory beside guest RAM", Mb(it->second.repeated.private_bytes),
                        kMaxPrivateMb, kAimPrivateMb, "MB"});
   }
+  if (results.stripped_bytes == 0) return targets;
   targets.push_back(
       {"hearth-vmm, stripped", Mb(results.stripped_bytes), kMaxStrippedMb, std::nullopt, "MB"});
   return targets;
@@ -78,7 +92,7 @@ std::string BootText(const BootOptions& options, const BootResults& results) {
     for (const auto& stage : kStages) {
       const Summary summary = SummarizeFigure(samples, stage.figure);
       if (summary.count == 0) continue;
-      const bool is_time = std::string(stage.figure) != "exits";
+      const bool is_time = absl::EndsWith(stage.figure, "_ms");
       text += Print(is_time ? "  %-40s %10.3f %10.3f %10.3f\n" : "  %-40s %10.0f %10.0f %10.0f\n",
                     stage.label, summary.median, summary.min, summary.max);
     }
@@ -104,7 +118,7 @@ std::string BootText(const BootOptions& options, const BootResults& results) {
 }
 
 nlohmann::json BootJson(const BootOptions& options, const BootResults& results) {
-  nlohmann::json json = {{"benchmark", "boot"},
+  nlohmann::json json = {{"benchmark", results.benchmark},
                          {"clock",
                           {{"countsInstructions", results.clock.counts_instructions},
                            {"unitOfMs", results.clock.unit()},

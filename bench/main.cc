@@ -9,6 +9,7 @@
 
 #include "bench/boot.h"
 #include "bench/invoke.h"
+#include "bench/restore.h"
 
 namespace hearth::bench {
 namespace {
@@ -28,6 +29,11 @@ Examples:
   hearth-bench boot --runs 20 --json > boot.json
   hearth-bench boot --qemu '' --images ~/.cache/hearth/images
   hearth-bench boot --check            exit with 3 when a target is missed)";
+
+constexpr char kRestoreHelp[] =
+    R"(From posix_spawn of the VMM, or from the request to one that waits, to the first byte that a restored
+Linux writes, with the memory file resident and its working set known; next to QEMU's microvm from
+a migration file, in the same run. bench/run-restore makes the guest and does all of it.)";
 
 constexpr char kInvokeHelp[] =
     R"(Cold and warm in turn, through a hearthd that is running; each cold one waits until hearthd has ended
@@ -75,8 +81,8 @@ int Print(const Output& output, const std::string& text, const nlohmann::json& j
   return file ? 0 : Fail("cannot write " + output.samples_file);
 }
 
-int Boot(const BootOptions& options, const Output& output, bool check) {
-  const auto results = RunBoot(options, ShowProgress);
+int Report(const BootOptions& options, const absl::StatusOr<BootResults>& results,
+           const Output& output, bool check) {
   if (!results.ok()) return Fail(results.status().message());
   const int printed = Print(output, BootText(options, *results), BootJson(options, *results));
   for (const Target& target : Targets(*results)) {
@@ -99,6 +105,18 @@ int Invoke(InvokeOptions options, const std::string& payload_file, const Output&
   return Print(output, InvokeText(options, *results), InvokeJson(options, *results));
 }
 
+void AddMachine(CLI::App* command, BootOptions* options) {
+  options->vmm = Beside("hearth-vmm");
+  options->qemu = "qemu-system-x86_64";
+  command->add_option("--vmm", options->vmm, "hearth-vmm (found beside hearth-bench)");
+  command->add_option("--qemu", options->qemu, "QEMU's program; '' leaves it out");
+  command->add_option("--memory", options->memory_mib, "Guest RAM in MiB (128)")
+      ->check(CLI::Range(32, 3072));
+  command->add_option("--runs", options->runs, "Samples of each (10)")->check(CLI::Range(1, 10000));
+  command->add_option("--warmup", options->warmup, "Runs before them that are discarded (2)")
+      ->check(CLI::Range(0, 100));
+}
+
 void AddOutput(CLI::App* command, Output* output) {
   command->add_flag("--json", output->json, "Print JSON, all samples in it, instead of the table");
   command->add_option("--samples", output->samples_file, "Write that JSON to a file as well");
@@ -110,21 +128,23 @@ int Main(int argc, char** argv) {
   CLI::App* boot = app.add_subcommand("boot", "Starting a microVM, next to QEMU's");
   boot->footer(kBootHelp);
   BootOptions options;
-  options.vmm = Beside("hearth-vmm");
-  options.qemu = "qemu-system-x86_64";
+  AddMachine(boot, &options);
   Output output;
   bool check = false;
-  boot->add_option("--vmm", options.vmm, "hearth-vmm (found beside hearth-bench)");
-  boot->add_option("--qemu", options.qemu, "QEMU's program; '' leaves it out");
   boot->add_option("--images", options.images, "An image store, for runs with the real agent");
   boot->add_option("--runtime", options.runtime, "The store's runtime to attach (python3.11)");
-  boot->add_option("--memory", options.memory_mib, "Guest RAM in MiB (128)")
-      ->check(CLI::Range(32, 3072));
-  boot->add_option("--runs", options.runs, "Samples of each (10)")->check(CLI::Range(1, 10000));
-  boot->add_option("--warmup", options.warmup, "Runs before them that are discarded (2)")
-      ->check(CLI::Range(0, 100));
   AddOutput(boot, &output);
   boot->add_flag("--check", check, "Exit with 3 when a target is missed");
+
+  CLI::App* restore = app.add_subcommand("restore", "Restoring a microVM, next to QEMU's");
+  restore->footer(kRestoreHelp);
+  RestoreOptions restore_options;
+  AddMachine(restore, &restore_options.machine);
+  restore->add_option("--kernel", restore_options.kernel, "A Linux (vmlinux)")->required();
+  restore->add_option("--initrd", restore_options.initrd, "Its init writes \"tick\" without end")
+      ->required();
+  AddOutput(restore, &output);
+  restore->add_flag("--check", check, "Exit with 3 when a target is missed");
 
   CLI::App* invoke = app.add_subcommand("invoke", "A function's invocations, cold and warm");
   invoke->footer(kInvokeHelp);
@@ -141,7 +161,12 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0, 100));
   AddOutput(invoke, &output);
   CLI11_PARSE(app, argc, argv);
-  return *boot ? Boot(options, output, check) : Invoke(invoke_options, payload_file, output);
+  if (*boot) return Report(options, RunBoot(options, ShowProgress), output, check);
+  if (*restore) {
+    const auto results = RunRestore(restore_options, ShowProgress);
+    return Report(restore_options.machine, results, output, check);
+  }
+  return Invoke(invoke_options, payload_file, output);
 }
 
 }  // namespace

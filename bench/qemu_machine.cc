@@ -1,40 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // QEMU's microvm machine, as lean as its options make it, for comparison.
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <array>
-#include <cerrno>
 #include <fstream>
 
 #include "bench/clock.h"
+#include "bench/console.h"
 #include "bench/machines.h"
-#include "vmm/base/unique_fd.h"
+#include "bench/qemu_process.h"
 
 namespace hearth::bench {
 namespace {
-
-constexpr int kBootTimeoutMs = 120'000;
-
-class QemuMachine : public BootedMachine {
- public:
-  QemuMachine(pid_t pid, UniqueFd output) : pid_(pid), output_(std::move(output)) {}
-  ~QemuMachine() override {
-    kill(pid_, SIGKILL);
-    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-    }
-  }
-  pid_t pid() const override { return pid_; }
-  int output() const { return output_.get(); }
-
- private:
-  const pid_t pid_;
-  const UniqueFd output_;
-};
 
 // All machines' exits together, as debugfs sums them up; nothing where it is not mounted.
 void AddExits(Sample* sample) {
@@ -81,30 +55,9 @@ std::vector<std::string> QemuArguments(const BootOptions& options, const BootFil
 
 absl::StatusOr<std::unique_ptr<BootedMachine>> BootQemu(const BootOptions& options,
                                                         const BootFiles& files) {
-  std::vector<std::string> arguments = QemuArguments(options, files);
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return ErrnoStatus("pipe2");
-  UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDOUT_FILENO);
   const uint64_t start_ns = NowNs();
-  pid_t pid = -1;
-  const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return ErrnoStatus(error, absl::StrCat("spawning ", options.qemu));
-  writer.reset();
-  auto machine = std::make_unique<QemuMachine>(pid, std::move(reader));
-  pollfd entry{machine->output(), POLLIN, 0};
-  char byte = 0;
-  if (poll(&entry, 1, kBootTimeoutMs) != 1 || read(machine->output(), &byte, 1) != 1) {
-    return absl::DataLossError("QEMU's guest wrote no byte; what QEMU said is above");
-  }
+  ASSIGN_OR_RETURN(auto machine, QemuProcess::Spawn(QemuArguments(options, files), -1));
+  RETURN_IF_ERROR(AwaitText(machine->output(), "", "QEMU's guest"));
   machine->sample["first_byte_ms"] = static_cast<double>(NowNs() - start_ns) / 1e6;
   AddExits(&machine->sample);
   return machine;
