@@ -7,8 +7,8 @@
 namespace hearth::control {
 namespace {
 
-constexpr absl::Duration kFirstBackOff = absl::Milliseconds(200);
-constexpr absl::Duration kLongestBackOff = absl::Seconds(10);
+constexpr absl::Duration kFirstSpawnBackOff = absl::Milliseconds(200);
+constexpr absl::Duration kLongestSpawnBackOff = absl::Seconds(10);
 
 }  // namespace
 
@@ -49,7 +49,7 @@ size_t WaitingVmms::count() const {
 }
 
 void WaitingVmms::Run() {
-  absl::Duration back_off = kFirstBackOff;
+  absl::Duration back_off = kFirstSpawnBackOff;
   while (true) {
     std::shared_ptr<VmmProcess> surplus;
     {
@@ -69,11 +69,11 @@ void WaitingVmms::Run() {
     absl::MutexLock lock(&mutex_);
     if (spawned.ok()) {
       waiting_.push_back(*std::move(spawned));
-      back_off = kFirstBackOff;
+      back_off = kFirstSpawnBackOff;
     } else if (!stopping_) {
       // Whoever needs one spawns it on its own and hears why that fails.
       changed_.WaitWithTimeout(&mutex_, back_off);
-      back_off = std::min(back_off * 2, kLongestBackOff);
+      back_off = std::min(back_off * 2, kLongestSpawnBackOff);
     }
   }
 }
