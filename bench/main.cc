@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -172,4 +174,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace hearth::bench
 
-int main(int argc, char** argv) { return hearth::bench::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return hearth::bench::Main(argc, argv);
+  } catch (const std::exception& error) {  // What CLI11 throws for an option declared wrongly.
+    std::fprintf(stderr, "hearth-bench: %s\n", error.what());
+    return 1;
+  }
+}

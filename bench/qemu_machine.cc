@@ -10,6 +10,9 @@
 namespace hearth::bench {
 namespace {
 
+constexpr char kMachine[] =
+    "microvm,accel=kvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=off";
+
 // All machines' exits together, as debugfs sums them up; nothing where it is not mounted.
 void AddExits(Sample* sample) {
   std::ifstream file("/sys/kernel/debug/kvm/exits");
@@ -25,8 +28,7 @@ std::vector<std::string> QemuArguments(const BootOptions& options, const BootFil
   // would be one more device).
   return {options.qemu,
           "-M",
-          "microvm,accel=kvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,"
-          "auto-kernel-cmdline=off",
+          kMachine,
           "-cpu",
           "host",
           "-smp",

@@ -22,6 +22,7 @@ constexpr int kExtraFd = 3;
 absl::StatusOr<std::unique_ptr<QemuProcess>> QemuProcess::Spawn(std::vector<std::string> arguments,
                                                                 int extra_fd) {
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   std::array<int, 2> ends{};

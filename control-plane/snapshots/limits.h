@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The limits of the snapshot store, in one place; docs/snapshots.md lists them. What it holds at worst
-// beside the resident memories: a manifest (32 MiB for 64 GiB of memory) for each call under way.
+// The limits of the snapshot store, in one place; docs/snapshots.md lists them. What it holds at
+// worst beside the resident memories: a manifest (32 MiB for 64 GiB of memory) for each call under
+// way.
 #pragma once
 
 #include <cstddef>

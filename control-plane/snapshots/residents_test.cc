@@ -132,9 +132,9 @@ TEST_CASE("residents: a removed one is known no more and its memory goes with th
 }
 
 TEST_CASE("residents: pins and what is held outlive the store") {
+  std::atomic<int> alive = 0;
   SnapshotPin pin;
   Residents::Snapshot held;
-  std::atomic<int> alive = 0;
   {
     World world(100);
     world.Get("a", 30);
