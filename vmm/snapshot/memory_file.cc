@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace hearth::vmm {
@@ -14,6 +15,10 @@ namespace {
 
 // Populated at a time while the zero pages are looked for.
 constexpr uint64_t kScanBytes = 2 * 1024 * 1024;
+// Smaller holes stay the file's: a mapping costs more than their pages. A process may have 65,530
+// mappings.
+constexpr uint64_t kMinHoleBytes = 64 * 1024;
+constexpr size_t kMaxHoleMappings = 16 * 1024;
 
 bool IsZeroPage(const uint8_t* page) {
   // Its first word is zero and every other byte equals the one before: memcmp is the fastest loop
@@ -80,6 +85,39 @@ absl::StatusOr<MemoryFileSize> WriteMemoryFile(const GuestMemory& memory, int fd
   return result;
 }
 
+namespace {
+
+// Puts anonymous memory where the file has holes. Left to the file, a page there would be charged
+// twice when the guest writes to it: the kernel first puts a page of zeros into the file, which
+// nobody wants, and then makes the private copy.
+absl::Status MapHoles(int fd, uint64_t offset, MappedRegion& region) {
+  const uint64_t end = offset + region.size_bytes();
+  uint64_t at = offset;
+  for (size_t mappings = 0; at < end && mappings < kMaxHoleMappings;) {
+    const off_t hole = lseek(fd, static_cast<off_t>(at), SEEK_HOLE);
+    if (hole < 0) return ErrnoStatus("looking for holes in the memory file");
+    if (static_cast<uint64_t>(hole) >= end) break;
+    const off_t data = lseek(fd, hole, SEEK_DATA);
+    // ENXIO: nothing but hole from there.
+    if (data < 0 && errno != ENXIO) return ErrnoStatus("looking for data in the memory file");
+    const uint64_t begin = static_cast<uint64_t>(hole);
+    at = data < 0 ? end : std::min(static_cast<uint64_t>(data), end);
+    if (at - begin < kMinHoleBytes) continue;
+    void* const wanted = region.data() + (begin - offset);
+    if (mmap(wanted, at - begin, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+      return ErrnoStatus("mapping memory for a hole of the memory file");
+    }
+    ++mappings;
+  }
+  // As for a machine that is booted: small pages, and no tenant's memory in core dumps.
+  madvise(region.data(), region.size_bytes(), MADV_NOHUGEPAGE);
+  madvise(region.data(), region.size_bytes(), MADV_DONTDUMP);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<GuestMemory> MapMemoryFile(int fd, std::span<const GuestMemory::Range> ranges) {
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0) return absl::FailedPreconditionError("the memory file is no memfd");
@@ -100,6 +138,7 @@ absl::StatusOr<GuestMemory> MapMemoryFile(int fd, std::span<const GuestMemory::R
   uint64_t offset = 0;
   for (const auto& range : ranges) {
     ASSIGN_OR_RETURN(MappedRegion mapping, MappedRegion::PrivateFile(fd, offset, range.size_bytes));
+    RETURN_IF_ERROR(MapHoles(fd, offset, mapping));
     regions.push_back({range.start, std::move(mapping)});
     offset += range.size_bytes;
   }

@@ -65,6 +65,13 @@ TEST_CASE("memory file: it holds the ranges one behind the other, zero pages as 
   const auto other = MapMemoryFile(fd.get(), kRanges);
   REQUIRE(other.ok());
   CHECK(other->ReadValue<uint8_t>(GuestAddress(0)) == uint8_t{1});
+
+  // What is written to a hole is in the copy alone: the file has not grown, others see zeros.
+  REQUIRE(copy->WriteValue<uint8_t>(GuestAddress(1 << 20), 7));
+  CHECK(copy->ReadValue<uint8_t>(GuestAddress(1 << 20)) == uint8_t{7});
+  CHECK(other->ReadValue<uint8_t>(GuestAddress(1 << 20)) == uint8_t{0});
+  REQUIRE(fstat(fd.get(), &info) == 0);
+  CHECK(info.st_blocks * 512 == 5 * 4096);
 }
 
 TEST_CASE("memory file: it is written into an empty file only") {

@@ -40,7 +40,7 @@ class PageRunCollector {
 };
 
 // Reads the entries of a /proc/PID/pagemap of this process that belong to `memory`, a private
-// mapping of a memory file.
+// mapping of a memory file. A page of a hole that was only read may count as written.
 absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, int pagemap_fd,
                                                     size_t max_runs);
 
