@@ -70,6 +70,7 @@ class GuestNode final : public NodeObserver {
     config.boot_timeout = absl::Minutes(2);
     config.timeout_grace = absl::Seconds(20);
     config.idle_pause = absl::Milliseconds(200);
+    config.waiting_vmms = 0;  // The launcher's first VMM is the first instance's.
     node_ = *LocalNode::Create(std::move(config));
     node_->Watch(this);
   }
