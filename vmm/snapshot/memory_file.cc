@@ -17,7 +17,7 @@ namespace {
 constexpr uint64_t kScanBytes = 2 * 1024 * 1024;
 // Smaller holes stay the file's: a mapping costs more than their pages. A process may have 65,530
 // mappings.
-constexpr uint64_t kMinHoleBytes = 64 * 1024;
+constexpr uint64_t kMinHoleBytes = 1024 * 1024;
 constexpr size_t kMaxHoleMappings = 16 * 1024;
 
 bool IsZeroPage(const uint8_t* page) {
