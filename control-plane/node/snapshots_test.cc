@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
 #include "control-plane/node/testing/node_fixture.h"
+#include "control-plane/node/version_snapshots.h"
 
 namespace hearth::control {
 namespace {
@@ -471,6 +472,20 @@ TEST_CASE("snapshots: a rebuild serves in place of the old one, and only one is 
   CHECK(rebuilt->name() != old);
   CHECK(node.SnapshotOf(kVersion) == rebuilt->name());
   CHECK(fixture.disk->size() == 1);
+}
+
+TEST_CASE("snapshots: one of a newer Hearth stays where it is, one that cannot be read goes") {
+  const auto disk = std::make_shared<FakeDisk>();
+  {
+    absl::MutexLock lock(&disk->mutex);
+    disk->kept["newer"].header.set_format_version(2);
+    disk->kept["unreadable"] = {};
+  }
+  FakeSnapshotStore store(disk);
+  REQUIRE(VersionSnapshots::Open(&store, {}).ok());
+  absl::MutexLock lock(&disk->mutex);
+  CHECK(disk->kept.count("newer") == 1);
+  CHECK(disk->kept.count("unreadable") == 0);
 }
 
 TEST_CASE("snapshots: one that is deleted serves no more, and its instances run on") {

@@ -47,6 +47,11 @@ absl::StatusOr<std::unique_ptr<VersionSnapshots>> VersionSnapshots::Open(
 }
 
 void VersionSnapshots::Adopt(const SnapshotInfo& info) {
+  // A newer Hearth made it, and may come back.
+  if (absl::IsFailedPrecondition(info.problem)) {
+    spdlog::warn("snapshot {} is left alone: {}", info.uid, std::string(info.problem.message()));
+    return;
+  }
   if (info.header.version().empty()) {
     spdlog::warn("snapshot {} cannot be read and is deleted: {}", info.uid,
                  std::string(info.problem.message()));

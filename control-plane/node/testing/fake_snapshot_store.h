@@ -107,6 +107,10 @@ class FakeSnapshotStore final : public SnapshotStore {
       info.uid = uid;
       info.header = kept.header;
       info.resident = true;
+      if (kept.header.format_version() > 1) {
+        info.header.Clear();
+        info.problem = absl::FailedPreconditionError("the fake snapshot is of a newer Hearth");
+      }
       if (kept.damaged) info.problem = absl::DataLossError("the fake snapshot was altered");
     }
     return infos;
