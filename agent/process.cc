@@ -83,8 +83,6 @@ void Process::HandleMessage(const ShimMessage& message) {
     case ShimMessage::kStarted:
       if (!Advance(ProcessEvent::kExecuted)) return;
       started_ = true;
-      // What the shim itself has read and written is not the program's.
-      begin_.io = IoOf(shim_pid_);
       if (callbacks_.started) callbacks_.started();
       return;
     case ShimMessage::kFailed:
@@ -127,6 +125,9 @@ void Process::ShimEnded() {
   loop_->Cancel(timer_);
   timer_ = 0;
   end_ = TakeSnapshot(cgroup_);
+  // It holds the bytes of all that it reaped. Itself it reads a pipe's end and writes nothing; what
+  // it held when the program had started must not be taken off, for by the time that is looked at,
+  // a short program may be among what it reaped.
   end_.io = IoOf(shim_pid_);
   *exit_.mutable_usage() = UsageBetween(begin_, end_, 0);
   // Its memory.peak began with the group, so it is the peak of this process, exactly.
