@@ -117,13 +117,13 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     held->granted = absl::Now();
     held->queued = held->granted - begin;
     if (!grant.is_new) return held;
-    MachineMade();
     if (may_restore) {
       const absl::Time found = absl::Now();
       auto snapshot = snapshots->Find(*version);
       held->restored.load = absl::Now() - found;
       if (snapshot) {
         const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);
+        MachineMade();
         if (restored.ok()) {
           BuildInBackground(version);  // It may be outdated.
           return held;
@@ -136,7 +136,9 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
         continue;
       }
     }
-    RETURN_IF_ERROR(Make(*held, progress, cancellation));
+    const absl::Status made = Make(*held, progress, cancellation);
+    MachineMade();
+    RETURN_IF_ERROR(made);
     if (snapshots) BuildInBackground(version);
     return held;
   }

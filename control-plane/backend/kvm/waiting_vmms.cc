@@ -9,6 +9,9 @@ namespace {
 
 constexpr absl::Duration kFirstSpawnBackOff = absl::Milliseconds(200);
 constexpr absl::Duration kLongestSpawnBackOff = absl::Seconds(10);
+// Spawning one is as much work as restoring a machine, so on a busy host it would lengthen the
+// start that took the last one. As many wait as a second asks for: they last that long.
+constexpr absl::Duration kSpawnDelay = absl::Milliseconds(250);
 
 }  // namespace
 
@@ -39,6 +42,7 @@ std::shared_ptr<VmmProcess> WaitingVmms::Take() {
     if (waiting_.front()->alive()) taken = std::move(waiting_.front());
     waiting_.pop_front();
   }
+  if (taken) successors_.push_back(absl::Now() + kSpawnDelay);
   changed_.SignalAll();
   return taken;
 }
@@ -56,6 +60,12 @@ void WaitingVmms::Run() {
       absl::MutexLock lock(&mutex_);
       while (!stopping_ && waiting_.size() == target_) changed_.Wait(&mutex_);
       if (stopping_) return;
+      const absl::Time now = absl::Now();
+      while (!successors_.empty() && successors_.front() <= now) successors_.pop_front();
+      if (waiting_.size() < target_ && target_ - waiting_.size() <= successors_.size()) {
+        changed_.WaitWithDeadline(&mutex_, successors_.front());
+        continue;
+      }
       if (waiting_.size() > target_) {
         surplus = std::move(waiting_.back());
         waiting_.pop_back();

@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "control-plane/backend/kvm/vmm_process.h"
 
 namespace hearth::control {
@@ -27,7 +28,8 @@ class WaitingVmms {
 
   // How many are to wait, from now on; those over it are ended.
   void SetTarget(size_t count) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The one that has waited longest, or null; another takes its place in the background.
+  // The one that has waited longest, or null. Another takes its place in the background, shortly
+  // after: the machine that is made of this one starts first.
   std::shared_ptr<VmmProcess> Take() ABSL_LOCKS_EXCLUDED(mutex_);
   size_t count() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -40,6 +42,8 @@ class WaitingVmms {
   absl::CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   size_t target_ ABSL_GUARDED_BY(mutex_) = 0;
+  // When the successors of those that were taken last are to be spawned.
+  std::deque<absl::Time> successors_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<VmmProcess>> waiting_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
