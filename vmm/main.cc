@@ -73,6 +73,7 @@ absl::Status Serve(const Arguments& arguments) {
   options.build = kVersion;
   options.enter_main_jail = [] { return EnterJail(ThreadKind::kMain); };
   options.enter_vcpu_jail = [] { return EnterJail(ThreadKind::kVcpu); };
+  options.enter_pager_watch_jail = [] { return EnterJail(ThreadKind::kPagerWatch); };
   options.log = [](std::string_view line) { Log({line.data(), line.size()}); };
   ASSIGN_OR_RETURN(auto server, ControlServer::Create(std::move(options)));
   RETURN_IF_ERROR(loop->Run());

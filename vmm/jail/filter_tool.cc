@@ -6,6 +6,7 @@
 // connect, execve, clone, ptrace, and any mapping that could be executed.
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/userfaultfd.h>
 #include <seccomp.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -138,6 +139,15 @@ void PrintVcpu() {
   filter.Print("kVcpuFilter");
 }
 
+void PrintPagerWatch() {
+  Filter filter;
+  AllowCommon(filter);
+  filter.Allow({SCMP_SYS(poll), SCMP_SYS(ppoll)});
+  // The memory is forbidden (mprotect); then whoever waits for one of its pages is woken.
+  filter.AllowIf(SCMP_SYS(ioctl), {ArgumentIs(1, UFFDIO_WAKE)});
+  filter.Print("kPagerWatchFilter");
+}
+
 }  // namespace
 
 int main() {
@@ -149,6 +159,7 @@ int main() {
       "namespace hearth::vmm {\n\n");
   PrintMain();
   PrintVcpu();
+  PrintPagerWatch();
   std::printf("}  // namespace hearth::vmm\n");
   return 0;
 }

@@ -23,15 +23,28 @@
 #endif
 
 namespace hearth::vmm {
+namespace {
+
+std::span<const sock_filter> FilterFor(ThreadKind kind) {
+  switch (kind) {
+    case ThreadKind::kMain:
+      return kMainFilter;
+    case ThreadKind::kVcpu:
+      return kVcpuFilter;
+    case ThreadKind::kPagerWatch:
+      return kPagerWatchFilter;
+  }
+  __builtin_unreachable();
+}
+
+}  // namespace
 
 bool JailAvailable() { return HEARTH_SANITIZED == 0; }
 
 absl::Status EnterJail(ThreadKind kind) {
   if (!JailAvailable()) return absl::OkStatus();
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_NO_NEW_PRIVS");
-  const std::span<const sock_filter> filter = kind == ThreadKind::kMain
-                                                  ? std::span<const sock_filter>(kMainFilter)
-                                                  : std::span<const sock_filter>(kVcpuFilter);
+  const std::span<const sock_filter> filter = FilterFor(kind);
   sock_fprog program{};
   program.len = static_cast<unsigned short>(filter.size());
   program.filter = const_cast<sock_filter*>(filter.data());  // The kernel only reads it.

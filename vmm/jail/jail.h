@@ -7,8 +7,9 @@ namespace hearth::vmm {
 
 // Each kind of thread has a filter of its own; a system call outside it kills the process.
 enum class ThreadKind {
-  kMain,  // Event loop, control socket, devices.
-  kVcpu,  // KVM_RUN and the register accesses of its guest.
+  kMain,        // Event loop, control socket, devices.
+  kVcpu,        // KVM_RUN and the register accesses of its guest.
+  kPagerWatch,  // Waits for a pager to go, and then forbids access to guest memory.
 };
 
 // Loads the filter for the calling thread; there is no way back. Sets no_new_privs, which an

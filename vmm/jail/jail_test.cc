@@ -2,6 +2,8 @@
 #include "vmm/jail/jail.h"
 
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -48,11 +50,11 @@ bool Survives(ThreadKind kind, void (*act)()) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-constexpr ThreadKind kBoth[] = {ThreadKind::kMain, ThreadKind::kVcpu};
+constexpr ThreadKind kEach[] = {ThreadKind::kMain, ThreadKind::kVcpu, ThreadKind::kPagerWatch};
 
 TEST_CASE("jail: what no thread may do kills the process") {
   if (!Available()) return;
-  for (const ThreadKind kind : kBoth) {
+  for (const ThreadKind kind : kEach) {
     CHECK(Killed(kind, [] { [[maybe_unused]] int fd = open("/etc/passwd", O_RDONLY); }));
     CHECK(Killed(kind, [] { socket(AF_INET, SOCK_STREAM, 0); }));
     CHECK(Killed(kind, [] { execl("/bin/true", "true", nullptr); }));
@@ -86,6 +88,20 @@ TEST_CASE("jail: each kind of thread has what only it needs") {
   CHECK(Killed(ThreadKind::kVcpu, make_pair));
 }
 
+TEST_CASE("jail: only the thread that watches a pager waits for it and wakes who waits for pages") {
+  if (!Available()) return;
+  const auto watch = [] {
+    pollfd entry{-1, POLLIN, 0};
+    poll(&entry, 1, 0);
+    ioctl(-1, UFFDIO_WAKE, nullptr);
+  };
+  CHECK(Survives(ThreadKind::kPagerWatch, watch));
+  CHECK(Killed(ThreadKind::kMain, watch));
+  CHECK(Killed(ThreadKind::kVcpu, watch));
+  CHECK(Killed(ThreadKind::kPagerWatch, [] { ioctl(-1, UFFDIO_COPY, nullptr); }));
+  CHECK(Killed(ThreadKind::kPagerWatch, [] { ioctl(-1, KVM_RUN, 0); }));
+}
+
 TEST_CASE("jail: a machine is saved by the main thread, and nothing else about KVM is its to do") {
   if (!Available()) return;
   const auto save = [] {
@@ -100,7 +116,7 @@ TEST_CASE("jail: a machine is saved by the main thread, and nothing else about K
   };
   CHECK(Survives(ThreadKind::kMain, save));
   CHECK(Killed(ThreadKind::kVcpu, save));
-  for (const ThreadKind kind : kBoth) {
+  for (const ThreadKind kind : kEach) {
     CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_SREGS, nullptr); }));
     CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_MSRS, nullptr); }));
     CHECK(Killed(kind, [] { ioctl(-1, KVM_SET_USER_MEMORY_REGION, nullptr); }));
@@ -141,7 +157,7 @@ TEST_CASE("jail: any number of threads may wait for a lock") {
 
 TEST_CASE("jail: memory and time are there for every thread") {
   if (!Available()) return;
-  for (const ThreadKind kind : kBoth) {
+  for (const ThreadKind kind : kEach) {
     CHECK(Survives(kind, [] {
       delete[] new char[1 << 20];
       timespec now;

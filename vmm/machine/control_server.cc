@@ -189,6 +189,7 @@ absl::StatusOr<Machine::Options> ControlServer::TakeMachineOptions() {
     return SendVsockConnection(port, guest_port, std::move(socket));
   };
   options.enter_vcpu_jail = options_.enter_vcpu_jail;
+  options.enter_pager_watch_jail = options_.enter_pager_watch_jail;
   options.thread = *std::move(thread_);
   options.log = options_.log;
   return options;

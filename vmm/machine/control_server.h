@@ -28,6 +28,7 @@ class ControlServer {
     // when the machine is built.
     std::function<absl::Status()> enter_main_jail;
     std::function<absl::Status()> enter_vcpu_jail;
+    std::function<absl::Status()> enter_pager_watch_jail;
     GuestErrors::Log log;
   };
 

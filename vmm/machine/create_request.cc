@@ -9,6 +9,7 @@
 
 #include "vmm/machine/device_set.h"
 #include "vmm/machine/limits.h"
+#include "vmm/machine/memory_offer.h"
 #include "wire/limits.h"
 
 namespace hearth::vmm {
@@ -114,6 +115,15 @@ absl::Status TakeWorkingSet(const v1::WorkingSet& set, std::vector<PageRun>& to)
   return absl::OkStatus();
 }
 
+absl::StatusOr<Pager> TakePager(const v1::Pager& request, FrameFds& fds) {
+  Pager pager;
+  ASSIGN_OR_RETURN(pager.socket, fds.Take(request.socket_fd(), "pager.socket_fd"));
+  ASSIGN_OR_RETURN(pager.device,
+                   fds.Take(request.userfaultfd_device_fd(), "pager.userfaultfd_device_fd"));
+  pager.offer = OfferMemory;
+  return pager;
+}
+
 }  // namespace
 
 absl::StatusOr<UniqueFd> FrameFds::Take(uint32_t index, absl::string_view field) {
@@ -152,9 +162,13 @@ absl::StatusOr<RestoreConfig> ParseRestoreRequest(const v1::RestoreMachine& requ
                                                   FrameFds& fds) {
   RestoreConfig config;
   ASSIGN_OR_RETURN(const UniqueFd state, fds.Take(request.state_fd(), "state_fd"));
-  ASSIGN_OR_RETURN(config.memory, fds.Take(request.memory_fd(), "memory_fd"));
+  if (request.has_pager()) {
+    ASSIGN_OR_RETURN(config.pager, TakePager(request.pager(), fds));
+  } else {
+    ASSIGN_OR_RETURN(config.memory, fds.Take(request.memory_fd(), "memory_fd"));
+    RETURN_IF_ERROR(TakeWorkingSet(request.working_set(), config.working_set));
+  }
   RETURN_IF_ERROR(TakeDevices(request, fds, config.machine));
-  RETURN_IF_ERROR(TakeWorkingSet(request.working_set(), config.working_set));
   ASSIGN_OR_RETURN(const std::string bytes, ReadStateFile(state.get()));
   ASSIGN_OR_RETURN(config.state, ParseMachineState(bytes));
   config.machine.memory_mib = config.state.memory_mib;

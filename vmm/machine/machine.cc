@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Build(MachineConfig& config, G
 
 Machine::~Machine() {
   *alive_ = false;
+  if (paged_ != nullptr) paged_->Revoke();
   vcpu_threads_.clear();
 }
 
@@ -120,6 +121,7 @@ absl::Status Machine::StartThreads(std::vector<Vcpu> vcpus) {
   options.memory = &devices_->memory_bus();
   options.device_lock = &device_lock_;
   options.reset_requested = &reset_requested_;
+  if (paged_ != nullptr) options.memory_gone = &paged_->revoked();
   options.ended = [this, alive = alive_](ExitOutcome outcome) {
     options_.loop->Post([this, alive, outcome = std::move(outcome)]() mutable {
       if (*alive && state_ != MachineState::kExited) End(std::move(outcome));
@@ -188,7 +190,10 @@ void Machine::End(ExitOutcome outcome) {
   if (!Move(MachineEvent::kEnd).ok()) return;
   stop_timer_->Disarm();
   for (const auto& thread : vcpu_threads_) thread->RequestStop();
+  // Kernels before 6.3 let no signal interrupt a vCPU that waits for a page.
+  if (paged_ != nullptr) paged_->Revoke();
   for (const auto& thread : vcpu_threads_) thread->Stop();
+  if (paged_ != nullptr) paged_->Discard();
   {
     MutexLock lock(&device_lock_);
     devices_->FlushConsole();

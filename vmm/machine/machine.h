@@ -18,6 +18,7 @@
 #include "vmm/machine/vcpu_thread.h"
 #include "vmm/memory/guest_memory.h"
 #include "vmm/snapshot/memory_file.h"
+#include "vmm/snapshot/paged_memory.h"
 #include "vmm/snapshot/working_set.h"
 
 namespace hearth::vmm {
@@ -54,8 +55,10 @@ class Machine {
     // not call the machine. An error refuses the connection.
     Vsock::AcceptCallback vsock_connection;
     std::function<absl::Status()> enter_vcpu_jail;  // See VcpuThread; may be empty.
-    std::unique_ptr<VcpuThread> thread;             // Of vCPU 0, if it was spawned ahead.
-    GuestErrors::Log log;                           // May be empty.
+    // For the thread that watches a pager; may be empty.
+    std::function<absl::Status()> enter_pager_watch_jail;
+    std::unique_ptr<VcpuThread> thread;  // Of vCPU 0, if it was spawned ahead.
+    GuestErrors::Log log;                // May be empty.
   };
 
   // Builds the machine and loads its kernel. INVALID_ARGUMENT where `config` is at fault.
@@ -105,6 +108,15 @@ class Machine {
   absl::Status AddDevices(MachineConfig& config);
   // Returns the kernel's entry point.
   absl::StatusOr<uint32_t> LoadGuest(const MachineConfig& config);
+  // `paged` belongs to the memory; none when it is all here.
+  static absl::StatusOr<std::unique_ptr<Machine>> RestoreInto(GuestMemory memory,
+                                                              std::shared_ptr<PagedMemory> paged,
+                                                              RestoreConfig& config,
+                                                              Options options);
+  static absl::StatusOr<std::unique_ptr<Machine>> RestorePaged(RestoreConfig& config,
+                                                               Options options);
+  // Ends the machine when its pager goes.
+  void WatchPager();
   absl::StatusOr<std::vector<Vcpu>> MakeVcpus(uint32_t count);
   absl::Status RestoreState(const SavedMachineState& saved, std::vector<Vcpu>& vcpus);
   absl::Status StartThreads(std::vector<Vcpu> vcpus);
@@ -120,6 +132,7 @@ class Machine {
 
   Vm vm_;
   GuestMemory memory_;
+  std::shared_ptr<PagedMemory> paged_;  // None when the memory is all here.
   bool restored_ = false;
   std::vector<Cpuid> cpuids_;  // What each vCPU was given.
   Mutex device_lock_;

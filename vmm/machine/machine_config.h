@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vmm/base/unique_fd.h"
+#include "vmm/snapshot/paged_memory.h"
 #include "vmm/snapshot/saved_state.h"
 #include "vmm/snapshot/working_set.h"
 
@@ -43,6 +44,7 @@ struct RestoreConfig {
   SavedMachineState state;
   UniqueFd memory;
   std::vector<PageRun> working_set;
+  std::optional<Pager> pager;  // Instead of both.
   MachineConfig machine;  // Without a kernel; memory, vCPUs and entropy are the saved machine's.
 };
 

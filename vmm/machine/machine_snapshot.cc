@@ -69,12 +69,47 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Restore(RestoreConfig config, 
   for (const SavedVcpuState& vcpu : saved.vcpus) {
     RETURN_IF_ERROR(x86_64::CheckCpuidFits(vcpu.cpuid, offered));
   }
+  if (config.pager.has_value()) return RestorePaged(config, std::move(options));
   ASSIGN_OR_RETURN(
       GuestMemory memory,
       MapMemoryFile(config.memory.get(), x86_64::RamRanges(uint64_t{saved.memory_mib} << 20)));
+  return RestoreInto(std::move(memory), nullptr, config, std::move(options));
+}
+
+absl::StatusOr<std::unique_ptr<Machine>> Machine::RestorePaged(RestoreConfig& config,
+                                                               Options options) {
+  ASSIGN_OR_RETURN(PagedMemory::Created paged,
+                   PagedMemory::Create(x86_64::RamRanges(uint64_t{config.state.memory_mib} << 20),
+                                       *std::move(config.pager), options.enter_pager_watch_jail));
+  auto machine = RestoreInto(std::move(paged.memory), paged.watch, config, std::move(options));
+  if (machine.ok()) {
+    (*machine)->WatchPager();
+  } else if (paged.watch->lost()) {
+    return absl::UnavailableError(absl::StrCat("the pager went while the machine was restored: ",
+                                               machine.status().message()));
+  }
+  return machine;
+}
+
+void Machine::WatchPager() {
+  paged_->OnLost([this, alive = alive_, loop = options_.loop] {
+    loop->Post([this, alive] {
+      if (!*alive || state_ == MachineState::kExited) return;
+      End({ExitReason::kHostError, "the pager that served the machine's memory has gone"});
+    });
+  });
+}
+
+absl::StatusOr<std::unique_ptr<Machine>> Machine::RestoreInto(GuestMemory memory,
+                                                              std::shared_ptr<PagedMemory> paged,
+                                                              RestoreConfig& config,
+                                                              Options options) {
+  const SavedMachineState& saved = config.state;
   ASSIGN_OR_RETURN(auto machine, Build(config.machine, std::move(memory), std::move(options)));
+  machine->paged_ = std::move(paged);
   PopulateWorkingSet(machine->memory_, config.working_set);
-  ASSIGN_OR_RETURN(std::vector<Vcpu> vcpus, machine->MakeVcpus(vcpu_count));
+  ASSIGN_OR_RETURN(std::vector<Vcpu> vcpus,
+                   machine->MakeVcpus(static_cast<uint32_t>(saved.vcpus.size())));
   RETURN_IF_ERROR(machine->RestoreState(saved, vcpus));
   RETURN_IF_ERROR(machine->StartThreads(std::move(vcpus)));
   RETURN_IF_ERROR(machine->Move(MachineEvent::kRestore));

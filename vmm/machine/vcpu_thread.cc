@@ -172,6 +172,10 @@ void VcpuThread::Main() {
 }
 
 bool VcpuThread::HandleExit(ExitOutcome& outcome) {
+  if (options_.memory_gone != nullptr && options_.memory_gone->load()) {
+    outcome = {ExitReason::kHostError, "the machine's memory has gone"};
+    return true;
+  }
   const kvm_run& run = vcpu_->run();
   switch (run.exit_reason) {
     case KVM_EXIT_IO:

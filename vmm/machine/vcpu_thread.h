@@ -49,6 +49,9 @@ class VcpuThread {
     // Set by a device while it handles a write, when the guest asked for a reset; looked at after
     // every access. Shared by the machine's vCPUs.
     const std::atomic<bool>* reset_requested = nullptr;
+    // Guest memory was taken away (PagedMemory): KVM then reports some accesses to RAM as if they
+    // went to a device. Looked at before every one; may be none.
+    const std::atomic<bool>* memory_gone = nullptr;
     // The vCPU will not run again, by itself; not called after Stop(). On the vCPU's thread.
     std::function<void(ExitOutcome)> ended;
   };

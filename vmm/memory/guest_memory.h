@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -87,6 +88,9 @@ class GuestMemory {
   // Takes over mappings made elsewhere.
   static absl::StatusOr<GuestMemory> Create(std::vector<Region> regions);
 
+  // `keeper` is let go of just before the memory is unmapped: for what works on the mappings.
+  void KeepUntilUnmapped(std::shared_ptr<void> keeper) { keeper_ = std::move(keeper); }
+
   GuestMemory(GuestMemory&&) = default;
   GuestMemory& operator=(GuestMemory&&) = default;
 
@@ -118,6 +122,7 @@ class GuestMemory {
   explicit GuestMemory(std::vector<Region> regions) : regions_(std::move(regions)) {}
 
   std::vector<Region> regions_;
+  std::shared_ptr<void> keeper_;  // Last, so that it goes first.
 };
 
 }  // namespace hearth::vmm
