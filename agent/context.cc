@@ -14,7 +14,6 @@ namespace hearth::agent {
 
 using agent::v1::FunctionError;
 using agent::v1::ProcessExit;
-using agent::v1::Reply;
 
 void Context::Reply(const agent::v1::Reply& reply) const {
   flush_logs();

@@ -49,7 +49,7 @@ absl::Status Process::Begin(const SpawnRequest& request, int64_t timeout_ns) {
   ASSIGN_OR_RETURN(Spawned spawned, Spawn(request));
   shim_pid_ = spawned.shim_pid;
   status_socket_ = std::move(spawned.status_socket);
-  const absl::Status watched =
+  absl::Status watched =
       loop_->Add(status_socket_.get(), EPOLLIN, [this](uint32_t) { DrainStatus(); });
   if (!watched.ok()) {
     cgroup_.Kill().IgnoreError();
