@@ -54,6 +54,7 @@ struct Options {
   std::string images = "/var/lib/hearth/images";
   std::string launcher_socket = "/run/hearth/launcher.sock";
   uint64_t memory_mib = 0;
+  double overcommit = 1;
   double idle_pause = 0.5;
   double idle_stop = 300;
   size_t queue_length = 512;
@@ -84,6 +85,12 @@ void AddFlags(CLI::App* app, Options* options) {
       ->capture_default_str();
   app->add_option("--memory-mib", options->memory_mib,
                   "Host memory for all instances together, in MiB; 0: nine tenths of what is free")
+      ->capture_default_str();
+  app->add_option("--overcommit", options->overcommit,
+                  "How many times the host's memory guests may be promised together. Instances of "
+                  "one snapshot share what they do not write; should all need what they were "
+                  "promised, the kernel ends some")
+      ->check(CLI::Range(1.0, 64.0))
       ->capture_default_str();
   app->add_option("--idle-pause", options->idle_pause,
                   "Seconds after which an idle instance's processors are stopped")
@@ -133,13 +140,16 @@ void AddFlags(CLI::App* app, Options* options) {
       ->capture_default_str();
 }
 
-absl::Status CheckMemory(uint64_t memory_mib) {
+absl::Status CheckMemory(uint64_t memory_mib, double overcommit) {
   const uint64_t host_mib = (static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
                              static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) >>
                             20;
-  if (memory_mib <= host_mib) return absl::OkStatus();
+  if (static_cast<double>(memory_mib) <= static_cast<double>(host_mib) * overcommit) {
+    return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(absl::StrCat("--memory-mib: ", memory_mib, " is more than the ",
-                                                 host_mib, " that this host has"));
+                                                 host_mib, " that this host has, times the ",
+                                                 overcommit, " of --overcommit"));
 }
 
 absl::Status CheckLauncher(const std::string& path) {
@@ -198,6 +208,7 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.agent = state.images->agent();
   node.build = HEARTH_VERSION;
   node.memory_capacity_mib = options.memory_mib;
+  node.overcommit = options.overcommit;
   node.idle_pause = absl::Seconds(options.idle_pause);
   node.idle_stop = absl::Seconds(options.idle_stop);
   node.queue_limit = options.queue_length;
@@ -219,7 +230,7 @@ absl::Status Serve(const Options& options) {
   signal(SIGPIPE, SIG_IGN);
   umask(0077);  // The socket's and the state's only guard.
 
-  RETURN_IF_ERROR(CheckMemory(options.memory_mib));
+  RETURN_IF_ERROR(CheckMemory(options.memory_mib, options.overcommit));
   RETURN_IF_ERROR(CheckLauncher(options.launcher_socket));
   ASSIGN_OR_RETURN(const std::unique_ptr<State> state,
                    State::Open(options.state_dir, options.images));

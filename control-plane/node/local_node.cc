@@ -173,7 +173,9 @@ absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig con
   if (!config.backend) return absl::InvalidArgumentError("a node needs a machine backend");
   if (config.memory_capacity_mib == 0) {
     const uint64_t usable_mib = (HostMemory().first >> 20) / 10 * 9;
-    config.memory_capacity_mib = usable_mib - std::min(config.set_aside_mib, usable_mib / 2);
+    const uint64_t own_mib = usable_mib - std::min(config.set_aside_mib, usable_mib / 2);
+    config.memory_capacity_mib =
+        static_cast<uint64_t>(static_cast<double>(own_mib) * config.overcommit);
     if (config.memory_capacity_mib == 0) {
       return absl::InternalError("/proc/meminfo does not tell MemAvailable; set the node's memory");
     }

@@ -29,6 +29,8 @@ struct LocalNodeConfig {
   uint64_t memory_capacity_mib = 0;
   // Of that default, what is left to others: to snapshots that nobody holds.
   uint64_t set_aside_mib = 0;
+  // How many times that default guests may be promised together.
+  double overcommit = 1;
   // What an instance costs beside its guest's memory.
   uint64_t memory_overhead_mib = 8;
 
