@@ -58,6 +58,12 @@ struct MachineStatistics {
   uint64_t block_write_bytes = 0;
 };
 
+// How a machine's process came to be.
+struct MachineOrigin {
+  bool waited = false;   // It had been spawned ahead of demand.
+  absl::Duration ready;  // From the order to make it until the process was ready for it.
+};
+
 // One virtual machine. Thread-safe. Destroyed, it is ended by force; its process is reaped and its
 // host resources freed by then.
 class Machine {
@@ -78,6 +84,7 @@ class Machine {
     return absl::UnimplementedError("this backend cannot tell what a machine used");
   }
   virtual absl::StatusOr<MachineStatistics> Statistics() = 0;
+  virtual MachineOrigin origin() const { return {}; }
   // MachineStatistics::cpu alone: cheap, asks the VMM nothing.
   virtual absl::StatusOr<absl::Duration> CpuTime() = 0;
   // Ends it by force without waiting; OnExit follows. Any thread, any number of times.

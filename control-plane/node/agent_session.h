@@ -72,6 +72,7 @@ struct SessionResult {
   absl::Status connection;  // Not OK: the connection ended before the reply.
   uint64_t request_bytes = 0;
   uint64_t response_bytes = 0;
+  absl::Time first_byte = absl::InfinitePast();  // When the response began to come.
 };
 
 class AgentSession : public std::enable_shared_from_this<AgentSession>, private wire::MuxDelegate {

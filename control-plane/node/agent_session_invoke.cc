@@ -161,6 +161,9 @@ bool AgentSession::PassOnRequest(Active* active, PayloadReader& payload) {
 void AgentSession::OnStreamData(uint32_t stream_id, absl::string_view data) {
   mutex_.AssertHeld();
   if (active_ == nullptr || stream_id != active_->response_stream) return;
+  if (active_->result.first_byte == absl::InfinitePast()) {
+    active_->result.first_byte = absl::Now();
+  }
   active_->response.append(data.data(), data.size());
   changed_.SignalAll();
 }

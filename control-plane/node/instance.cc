@@ -58,6 +58,11 @@ std::string Instance::boot_id() const {
   return agent ? agent->boot_id() : "";
 }
 
+MachineOrigin Instance::origin() const {
+  Machine* const made = machine();
+  return made == nullptr ? MachineOrigin() : made->origin();
+}
+
 absl::Duration Instance::CpuTime() const {
   Machine* const running = machine();
   if (running == nullptr) return absl::ZeroDuration();

@@ -105,6 +105,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   std::string boot_id() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<AgentSession> session() const ABSL_LOCKS_EXCLUDED(mutex_);
   LogRelay& logs() { return logs_; }
+  // Of one that was booted or restored.
+  MachineOrigin origin() const ABSL_LOCKS_EXCLUDED(mutex_);
   // CPU time of the VMM so far; zero when it cannot be told.
   absl::Duration CpuTime() const ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -119,7 +119,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     if (!grant.is_new) return held;
     if (may_restore) {
       const absl::Time found = absl::Now();
-      auto snapshot = snapshots->Find(*version);
+      auto snapshot = snapshots->Find(*version, &held->was_resident);
       held->restored.load = absl::Now() - found;
       if (snapshot) {
         const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);

@@ -43,6 +43,7 @@ class HeldInstance final : public Reservation {
   absl::Duration boot_cpu;
   absl::Duration restore;
   RestoreTimes restored;
+  bool was_resident = false;  // The snapshot's memory.
 
  private:
   Pool* const pool_;

@@ -127,6 +127,9 @@ InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& r
   if (verdict.usage.has_value()) {
     *invocation.mutable_usage()->mutable_guest() = *std::move(verdict.usage);
   }
+  const auto since_arrival = [&](absl::Time moment) {
+    return ToProto(std::max(moment - request.arrival, absl::ZeroDuration()));
+  };
   hearth::v1::Timing& timing = *invocation.mutable_timing();
   *timing.mutable_queued() = ToProto(held.queued);
   *timing.mutable_boot() = ToProto(held.boot);
@@ -139,6 +142,18 @@ InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& r
     *timing.mutable_restore_agent() = ToProto(held.restored.agent);
     *timing.mutable_restore_identity() = ToProto(held.restored.identity);
     *timing.mutable_restore_hooks() = ToProto(held.restored.hooks);
+    timing.set_resident(held.was_resident);
+  }
+  *timing.mutable_placed_at() = since_arrival(held.granted);
+  *timing.mutable_handed_over_at() = since_arrival(attempt.begin);
+  const absl::Time responded = attempt.end.session.first_byte;
+  if (responded != absl::InfinitePast()) {
+    *timing.mutable_responded_at() = since_arrival(responded);
+  }
+  if (held.kind != hearth::v1::WARM) {
+    const MachineOrigin origin = instance.origin();
+    *timing.mutable_vmm_ready() = ToProto(origin.ready);
+    timing.set_waiting_vmm(origin.waited);
   }
   *timing.mutable_total() =
       ToProto(std::max(attempt.finish - request.arrival, absl::ZeroDuration()));

@@ -232,6 +232,32 @@ TEST_CASE("snapshots: a version that cannot be saved or stored is ready without 
   CHECK(StartOf(fixture) == hearth::v1::COLD);
 }
 
+TEST_CASE("snapshots: an invocation tells what its start found ready, and when it came to what") {
+  const bool ready = GENERATE(false, true);
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  fixture.disk->resident = ready;
+  fixture.world->vmms_wait = ready;
+  StringSink sink;
+  const auto restored = fixture.Invoke("payload", &sink);
+  REQUIRE(restored.ok());
+  const hearth::v1::Timing& timing = restored->invocation.timing();
+  CHECK(timing.resident() == ready);
+  CHECK(timing.waiting_vmm() == ready);
+  CHECK(timing.vmm_ready().nanos() == 3000);
+  const auto ns = [](const google::protobuf::Duration& duration) {
+    return duration.seconds() * 1'000'000'000 + duration.nanos();
+  };
+  CHECK(ns(timing.handed_over_at()) >= ns(timing.placed_at()));
+  CHECK(ns(timing.responded_at()) >= ns(timing.handed_over_at()));
+  CHECK(ns(timing.total()) >= ns(timing.responded_at()));
+  const auto warm = fixture.Invoke("payload", &sink);
+  REQUIRE(warm.ok());
+  CHECK_FALSE(warm->invocation.timing().waiting_vmm());
+  CHECK_FALSE(warm->invocation.timing().has_vmm_ready());
+}
+
 TEST_CASE("snapshots: a version without one is booted, and gets one in the background") {
   NodeFixture fixture;
   fixture.WithSnapshots();

@@ -117,7 +117,8 @@ void VersionSnapshots::Sweep() {
   }
 }
 
-std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDescription& version) {
+std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDescription& version,
+                                                               bool* was_resident) {
   for (int tries = 0; tries < kLookups; ++tries) {
     Header header;
     {
@@ -130,6 +131,7 @@ std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDesc
         return nullptr;
       }
     }
+    *was_resident = store_->IsResident(header.uid());
     auto loaded = store_->Load(header.uid());
     if (loaded.ok()) return *std::move(loaded);
     // Another one has taken its place since it was looked up: that one serves.

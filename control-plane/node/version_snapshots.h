@@ -32,9 +32,10 @@ class VersionSnapshots {
                                                                 hearth::snapshot::v1::Host host);
 
   // What an instance of the version is to be restored from, loaded; null: it boots. A snapshot that
-  // the store refuses is DAMAGED from then on.
-  std::shared_ptr<const ResidentSnapshot> Find(const VersionDescription& version)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // the store refuses is DAMAGED from then on. `was_resident`: whether its memory was in the
+  // host's.
+  std::shared_ptr<const ResidentSnapshot> Find(const VersionDescription& version,
+                                               bool* was_resident) ABSL_LOCKS_EXCLUDED(mutex_);
   // The same of the one that is being built, which serves nobody yet.
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid);
 

@@ -178,6 +178,13 @@ void Residents::EndRemove(const std::string& uid, bool removed) {
   entries_.erase(found);
 }
 
+bool Residents::IsResident(const std::string& uid) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = entries_.find(uid);
+  // No reference is taken: this must not be the last one, to be freed under the lock.
+  return found != entries_.end() && (found->second.kept || !found->second.live.expired());
+}
+
 Residents::Usage Residents::UsageOf(const std::string& uid) {
   Snapshot snapshot;
   absl::MutexLock lock(&mutex_);

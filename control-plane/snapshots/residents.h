@@ -72,6 +72,7 @@ class Residents : public std::enable_shared_from_this<Residents> {
     uint64_t resident_bytes = 0;
   };
   Usage UsageOf(const std::string& uid) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsResident(const std::string& uid) ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t Evict(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t ResidentBytes() ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -43,7 +43,11 @@ struct World {
     REQUIRE(got.ok());
     return *got;
   }
-  bool Resident(const std::string& uid) { return residents->UsageOf(uid).resident; }
+  bool Resident(const std::string& uid) {
+    const bool resident = residents->IsResident(uid);
+    CHECK(residents->UsageOf(uid).resident == resident);
+    return resident;
+  }
 
   std::atomic<int> alive = 0;
   int loads = 0;

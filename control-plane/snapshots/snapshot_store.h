@@ -129,6 +129,9 @@ class SnapshotStore {
   // whether it fits the host: CheckFits() does (control-plane/snapshots/host.h).
   virtual absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid) = 0;
 
+  // Whether Load() would find its memory resident if it were called now.
+  virtual bool IsResident(const std::string& uid) = 0;
+
   // Header alone, authenticated together with the state. Errors as Load()'s.
   virtual absl::StatusOr<hearth::snapshot::v1::Header> Describe(const std::string& uid) = 0;
 

@@ -29,6 +29,7 @@ class DiskSnapshotStore final : public SnapshotStore {
   absl::StatusOr<PublishedSnapshot> Publish(SnapshotDraft draft,
                                             Cancellation cancellation) override;
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid) override;
+  bool IsResident(const std::string& uid) override { return residents_->IsResident(uid); }
   absl::StatusOr<hearth::snapshot::v1::Header> Describe(const std::string& uid) override;
   absl::Status SetWorkingSet(const std::string& uid, const WorkingSet& working_set) override;
   absl::Status AddRecording(const std::string& uid, const WorkingSet& recording) override;

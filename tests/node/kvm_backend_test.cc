@@ -84,6 +84,8 @@ TEST_CASE("kvm backend: a guest runs, writes to its console and resets") {
   const UniqueFd reader(ends[0]);
   auto machine = world.Create(vmm::testing::HelloCode("hello"), UniqueFd(ends[1]));
   REQUIRE(machine.ok());
+  CHECK_FALSE((*machine)->origin().waited);
+  CHECK((*machine)->origin().ready > absl::ZeroDuration());
   REQUIRE((*machine)->Start().ok());
   const MachineExit exit = AwaitExit(**machine);
   CHECK(exit.reason == MachineExit::Reason::kGuestReset);
@@ -242,6 +244,7 @@ TEST_CASE("kvm backend: machines are made of VMMs that wait, and others take the
   while (world.backend->waiting() < 2) std::this_thread::yield();
   // The one that had waited longest, which is the first child, has become the machine.
   CHECK(absl::StartsWith(ChildrenOf(world), waiting.substr(0, waiting.find(' '))));
+  CHECK((*machine)->origin().waited);
   REQUIRE((*machine)->Start().ok());
   CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kGuestReset);
   machine->reset();

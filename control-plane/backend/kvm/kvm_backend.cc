@@ -64,9 +64,11 @@ class KvmBackend::Impl {
  private:
   absl::StatusOr<std::unique_ptr<Machine>> Make(uint32_t memory_mib, uint32_t accounted_mib,
                                                 VmmProcess::Order order) {
-    const absl::Time deadline = absl::Now() + config_.answer_timeout;
+    const absl::Time begin = absl::Now();
+    const absl::Time deadline = begin + config_.answer_timeout;
     if (std::shared_ptr<VmmProcess> process = waiting_->Take()) {
       auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
+      machine->set_origin({.waited = true, .ready = absl::Now() - begin});
       RETURN_IF_ERROR(process->Employ(accounted_mib, std::move(order), deadline).status());
       return machine;
     }
@@ -76,6 +78,7 @@ class KvmBackend::Impl {
                                        accounted_mib, std::move(order), deadline));
     auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
     RETURN_IF_ERROR(process->AwaitFirst(deadline));
+    machine->set_origin({.waited = false, .ready = process->greeted_at() - begin});
     return machine;
   }
 

@@ -15,6 +15,8 @@ class KvmMachine final : public Machine {
   KvmMachine(std::shared_ptr<VmmProcess> process, uint32_t memory_mib,
              absl::Duration answer_timeout)
       : process_(std::move(process)), memory_mib_(memory_mib), answer_timeout_(answer_timeout) {}
+  // Before others see it.
+  void set_origin(MachineOrigin origin) { origin_ = origin; }
   ~KvmMachine() override { process_->EndByForce(answer_timeout_); }
 
   absl::Status Start() override;
@@ -24,6 +26,7 @@ class KvmMachine final : public Machine {
   absl::Status Save(int state, int memory) override;
   absl::StatusOr<WorkingSet> GetWorkingSet() override;
   absl::StatusOr<MachineStatistics> Statistics() override;
+  MachineOrigin origin() const override { return origin_; }
   absl::StatusOr<absl::Duration> CpuTime() override { return process_->CpuTime(); }
   void Kill() override { process_->Kill(); }
   absl::Status Stop(absl::Time deadline) override;
@@ -35,6 +38,7 @@ class KvmMachine final : public Machine {
   const std::shared_ptr<VmmProcess> process_;
   const uint32_t memory_mib_;
   const absl::Duration answer_timeout_;
+  MachineOrigin origin_;
 };
 
 // The requests that make machines.

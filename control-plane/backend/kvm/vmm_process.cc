@@ -170,6 +170,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
   if (!greeted_) {
     if (!frame.has_hello()) return absl::InvalidArgumentError("it did not begin with Hello");
     greeted_ = true;
+    greeted_at_ = absl::Now();
     changed_.SignalAll();
     return wire::NegotiateVersion("hearth.vmm.v1", "hearth-vmm",
                                   {wire::kVmmMinVersion, wire::kVmmMaxVersion},
@@ -273,6 +274,11 @@ absl::StatusOr<UniqueFd> VmmProcess::AcceptAgent(absl::Time deadline) {
   }
   if (!agent_) return EndedStatus();
   return std::move(agent_);
+}
+
+absl::Time VmmProcess::greeted_at() const {
+  absl::MutexLock lock(&mutex_);
+  return greeted_at_;
 }
 
 void VmmProcess::Kill() {

@@ -44,6 +44,8 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::StatusOr<vmm::v1::Response> Employ(uint32_t memory_mib, Order order, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool alive() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // When its Hello came; of one that has answered a request.
+  absl::Time greeted_at() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The answer to the first request; as Call() otherwise.
   absl::Status AwaitFirst(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -93,6 +95,7 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::CondVar changed_;
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
   uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);

@@ -89,6 +89,9 @@ class FakeMachine final : public Machine {
     return WorkingSet{{0, 1, true}, {page, 1, false}};
   }
   absl::StatusOr<MachineStatistics> Statistics() override { return MachineStatistics(); }
+  MachineOrigin origin() const override {
+    return {.waited = world_->vmms_wait, .ready = absl::Microseconds(3)};
+  }
   absl::StatusOr<absl::Duration> CpuTime() override { return absl::Milliseconds(++cpu_); }
 
   void Kill() override {

@@ -28,6 +28,7 @@ struct FakeDisk {
   std::map<std::string, Kept> kept ABSL_GUARDED_BY(mutex);
   int made ABSL_GUARDED_BY(mutex) = 0;
   std::atomic<bool> full{false};
+  std::atomic<bool> resident{true};
   std::atomic<int> loads{0};
   std::atomic<int> evictions{0};
   std::function<void()> on_publish;
@@ -75,6 +76,7 @@ class FakeSnapshotStore final : public SnapshotStore {
     if (found->second.damaged) return absl::DataLossError("the fake snapshot was altered");
     return std::make_shared<Resident>(disk_, found->second.header);
   }
+  bool IsResident(const std::string&) override { return disk_->resident; }
   absl::StatusOr<hearth::snapshot::v1::Header> Describe(const std::string& uid) override {
     auto loaded = Load(uid);
     if (!loaded.ok()) return loaded.status();
