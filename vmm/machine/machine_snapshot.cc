@@ -53,10 +53,11 @@ absl::StatusOr<SavedSizes> Machine::Save(int state_fd, int memory_fd) {
   saved.memory_mib = static_cast<uint32_t>(memory_.size_bytes() >> 20);
 
   SavedSizes sizes;
+  ASSIGN_OR_RETURN(sizes.memory, WriteMemoryFile(memory_, memory_fd));
+  saved.holes = std::move(sizes.memory.holes);
   const std::string bytes = SerializeMachineState(saved);
   sizes.state_bytes = bytes.size();
   RETURN_IF_ERROR(WriteStateFile(bytes, state_fd));
-  ASSIGN_OR_RETURN(sizes.memory, WriteMemoryFile(memory_, memory_fd));
   return sizes;
 }
 
@@ -70,9 +71,12 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Restore(RestoreConfig config, 
     RETURN_IF_ERROR(x86_64::CheckCpuidFits(vcpu.cpuid, offered));
   }
   if (config.pager.has_value()) return RestorePaged(config, std::move(options));
-  ASSIGN_OR_RETURN(
-      GuestMemory memory,
-      MapMemoryFile(config.memory.get(), x86_64::RamRanges(uint64_t{saved.memory_mib} << 20)));
+  if (config.state.holes.empty()) {
+    ASSIGN_OR_RETURN(config.state.holes, FindHoles(config.memory.get()));
+  }
+  ASSIGN_OR_RETURN(GuestMemory memory,
+                   MapMemoryFile(config.memory.get(),
+                                 x86_64::RamRanges(uint64_t{saved.memory_mib} << 20), saved.holes));
   return RestoreInto(std::move(memory), nullptr, config, std::move(options));
 }
 
@@ -107,7 +111,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::RestoreInto(GuestMemory memory
   const SavedMachineState& saved = config.state;
   ASSIGN_OR_RETURN(auto machine, Build(config.machine, std::move(memory), std::move(options)));
   machine->paged_ = std::move(paged);
-  PopulateWorkingSet(machine->memory_, config.working_set);
+  PopulateWorkingSet(machine->memory_, config.working_set, saved.holes);
   ASSIGN_OR_RETURN(std::vector<Vcpu> vcpus,
                    machine->MakeVcpus(static_cast<uint32_t>(saved.vcpus.size())));
   RETURN_IF_ERROR(machine->RestoreState(saved, vcpus));

@@ -8,6 +8,8 @@
 namespace hearth::vmm {
 namespace {
 
+constexpr size_t kLargePageBytes = 2 * 1024 * 1024;
+
 bool IsWholePages(size_t size_bytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return size_bytes != 0 && size_bytes % page == 0;
@@ -58,12 +60,23 @@ absl::StatusOr<MappedRegion> MappedRegion::PrivateFile(int fd, uint64_t offset, 
     return absl::InvalidArgumentError(
         absl::StrCat("memory size ", size_bytes, " is not a positive number of whole pages"));
   }
-  void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
-                    static_cast<off_t>(offset));
-  if (data == MAP_FAILED) {
+  // Address space first, of which the aligned part is kept.
+  const size_t reserved_bytes = size_bytes + kLargePageBytes;
+  void* const reserved =
+      mmap(nullptr, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) {
+    return ErrnoStatus(absl::StrCat("mmap of ", reserved_bytes, " bytes"));
+  }
+  auto* const begin = static_cast<uint8_t*>(reserved);
+  const size_t head = -reinterpret_cast<uintptr_t>(reserved) % kLargePageBytes;
+  if (head != 0) munmap(begin, head);
+  munmap(begin + head + size_bytes, kLargePageBytes - head);
+  MappedRegion region(begin + head, size_bytes);
+  if (mmap(region.data(), size_bytes, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, static_cast<off_t>(offset)) == MAP_FAILED) {
     return ErrnoStatus(absl::StrCat("mmap of a memory file, ", size_bytes, " bytes at ", offset));
   }
-  return MappedRegion(static_cast<uint8_t*>(data), size_bytes);
+  return region;
 }
 
 }  // namespace hearth::vmm

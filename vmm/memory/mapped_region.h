@@ -28,7 +28,8 @@ class MappedRegion {
   static absl::StatusOr<MappedRegion> ReadOnlyFile(int fd, size_t size_bytes);
 
   // A private, writable view of a file's pages: what is written is ours alone. `offset` is a whole
-  // number of pages. The caller has seen to it that the file cannot shrink.
+  // number of pages. The caller has seen to it that the file cannot shrink. Begins at a multiple of
+  // 2 MiB, as large pages have to.
   static absl::StatusOr<MappedRegion> PrivateFile(int fd, uint64_t offset, size_t size_bytes);
 
   uint8_t* data() const { return data_; }

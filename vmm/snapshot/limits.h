@@ -11,6 +11,10 @@ namespace hearth::vmm {
 inline constexpr uint32_t kSavedMachineVersion = 1;
 inline constexpr uint32_t kOldestSavedMachineVersion = 1;
 
+// Smaller holes of a memory file stay the file's: a mapping costs more than their pages. A process
+// may have 65,530 mappings.
+inline constexpr uint64_t kMinHoleBytes = 1024 * 1024;
+inline constexpr size_t kMaxHoles = 4096;
 inline constexpr size_t kMaxSavedCpuidEntries = 256;  // KVM_MAX_CPUID_ENTRIES.
 inline constexpr size_t kMaxSavedMsrs = 1024;
 inline constexpr size_t kMaxSavedXsaveBytes = 64 * 1024;

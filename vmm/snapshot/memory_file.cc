@@ -10,15 +10,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "vmm/snapshot/limits.h"
+
 namespace hearth::vmm {
 namespace {
 
 // Populated at a time while the zero pages are looked for.
 constexpr uint64_t kScanBytes = 2 * 1024 * 1024;
-// Smaller holes stay the file's: a mapping costs more than their pages. A process may have 65,530
-// mappings.
-constexpr uint64_t kMinHoleBytes = 1024 * 1024;
-constexpr size_t kMaxHoleMappings = 16 * 1024;
 
 bool IsZeroPage(const uint8_t* page) {
   // Its first word is zero and every other byte equals the one before: memcmp is the fastest loop
@@ -41,21 +39,38 @@ absl::Status WriteAll(int fd, const uint8_t* data, uint64_t size, uint64_t offse
   return absl::OkStatus();
 }
 
-// Writes the runs of pages in `data` that are not zero; returns their number.
-absl::StatusOr<uint64_t> WriteRuns(int fd, uint8_t* data, uint64_t size, uint64_t offset) {
+// Collects what is not zero, in ascending order; what lies between are the holes.
+class HoleCollector {
+ public:
+  explicit HoleCollector(std::vector<PageRange>* holes) : holes_(holes) {}
+  void Data(uint64_t begin, uint64_t end) {
+    if (begin - end_ >= kMinHoleBytes && holes_->size() < kMaxHoles) {
+      holes_->push_back({end_ / kGuestPageBytes, (begin - end_) / kGuestPageBytes});
+    }
+    end_ = end;
+  }
+
+ private:
+  std::vector<PageRange>* const holes_;
+  uint64_t end_ = 0;
+};
+
+// Writes the runs of pages in `data` that are not zero.
+absl::Status WriteRuns(int fd, uint8_t* data, uint64_t size, uint64_t offset,
+                       HoleCollector& collector, MemoryFileSize& result) {
   // Advice: one call instead of a fault for each page; what it does not do the loop does.
   madvise(data, size, MADV_POPULATE_READ);
-  uint64_t pages = 0;
   uint64_t run_start = 0;
   for (uint64_t at = 0; at <= size; at += kGuestPageBytes) {
     if (at < size && !IsZeroPage(data + at)) continue;
     if (at > run_start) {
       RETURN_IF_ERROR(WriteAll(fd, data + run_start, at - run_start, offset + run_start));
-      pages += (at - run_start) / kGuestPageBytes;
+      collector.Data(offset + run_start, offset + at);
+      result.data_pages += (at - run_start) / kGuestPageBytes;
     }
     run_start = at + kGuestPageBytes;
   }
-  return pages;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -71,17 +86,18 @@ absl::StatusOr<MemoryFileSize> WriteMemoryFile(const GuestMemory& memory, int fd
   if (ftruncate(fd, static_cast<off_t>(result.bytes)) != 0) {
     return ErrnoStatus(absl::StrCat("setting the memory file's size to ", result.bytes));
   }
+  HoleCollector collector(&result.holes);
   uint64_t offset = 0;
   for (const auto& region : memory.regions()) {
     const uint64_t region_bytes = region.mapping.size_bytes();
     for (uint64_t at = 0; at < region_bytes; at += kScanBytes) {
       const uint64_t size = std::min(kScanBytes, region_bytes - at);
-      ASSIGN_OR_RETURN(const uint64_t pages,
-                       WriteRuns(fd, region.mapping.data() + at, size, offset + at));
-      result.data_pages += pages;
+      RETURN_IF_ERROR(
+          WriteRuns(fd, region.mapping.data() + at, size, offset + at, collector, result));
     }
     offset += region_bytes;
   }
+  collector.Data(offset, offset);
   return result;
 }
 
@@ -90,35 +106,43 @@ namespace {
 // Puts anonymous memory where the file has holes. Left to the file, a page there would be charged
 // twice when the guest writes to it: the kernel first puts a page of zeros into the file, which
 // nobody wants, and then makes the private copy.
-absl::Status MapHoles(int fd, uint64_t offset, MappedRegion& region) {
-  const uint64_t end = offset + region.size_bytes();
-  uint64_t at = offset;
-  for (size_t mappings = 0; at < end && mappings < kMaxHoleMappings;) {
-    const off_t hole = lseek(fd, static_cast<off_t>(at), SEEK_HOLE);
-    if (hole < 0) return ErrnoStatus("looking for holes in the memory file");
-    if (static_cast<uint64_t>(hole) >= end) break;
-    const off_t data = lseek(fd, hole, SEEK_DATA);
-    // ENXIO: nothing but hole from there.
-    if (data < 0 && errno != ENXIO) return ErrnoStatus("looking for data in the memory file");
-    const uint64_t begin = static_cast<uint64_t>(hole);
-    at = data < 0 ? end : std::min(static_cast<uint64_t>(data), end);
-    if (at - begin < kMinHoleBytes) continue;
-    void* const wanted = region.data() + (begin - offset);
-    if (mmap(wanted, at - begin, PROT_READ | PROT_WRITE,
+absl::Status MapHoles(std::span<const PageRange> holes, uint64_t offset, MappedRegion& region) {
+  for (const PageRange& hole : holes) {
+    const uint64_t begin = std::max(hole.first_page * kGuestPageBytes, offset);
+    const uint64_t end = std::min((hole.first_page + hole.page_count) * kGuestPageBytes,
+                                  offset + region.size_bytes());
+    if (begin >= end) continue;
+    if (mmap(region.data() + (begin - offset), end - begin, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
       return ErrnoStatus("mapping memory for a hole of the memory file");
     }
-    ++mappings;
   }
-  // As for a machine that is booted: small pages, and no tenant's memory in core dumps.
-  madvise(region.data(), region.size_bytes(), MADV_NOHUGEPAGE);
-  madvise(region.data(), region.size_bytes(), MADV_DONTDUMP);
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<GuestMemory> MapMemoryFile(int fd, std::span<const GuestMemory::Range> ranges) {
+absl::StatusOr<std::vector<PageRange>> FindHoles(int fd) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus("fstat of the memory file");
+  std::vector<PageRange> holes;
+  HoleCollector collector(&holes);
+  off_t data = 0;
+  for (off_t hole = 0; hole < info.st_size;) {
+    data = lseek(fd, hole, SEEK_DATA);
+    // ENXIO: nothing but hole from there.
+    if (data < 0 && errno == ENXIO) break;
+    if (data >= 0) hole = lseek(fd, data, SEEK_HOLE);
+    if (data < 0 || hole < 0) return ErrnoStatus("looking for holes in the memory file");
+    collector.Data(static_cast<uint64_t>(data), static_cast<uint64_t>(hole));
+  }
+  const auto size = static_cast<uint64_t>(info.st_size);
+  collector.Data(size, size);
+  return holes;
+}
+
+absl::StatusOr<GuestMemory> MapMemoryFile(int fd, std::span<const GuestMemory::Range> ranges,
+                                          std::span<const PageRange> holes) {
   const int seals = fcntl(fd, F_GET_SEALS);
   if (seals < 0) return absl::FailedPreconditionError("the memory file is no memfd");
   constexpr int kNeeded = F_SEAL_WRITE | F_SEAL_SHRINK;
@@ -138,7 +162,7 @@ absl::StatusOr<GuestMemory> MapMemoryFile(int fd, std::span<const GuestMemory::R
   uint64_t offset = 0;
   for (const auto& range : ranges) {
     ASSIGN_OR_RETURN(MappedRegion mapping, MappedRegion::PrivateFile(fd, offset, range.size_bytes));
-    RETURN_IF_ERROR(MapHoles(fd, offset, mapping));
+    RETURN_IF_ERROR(MapHoles(holes, offset, mapping));
     regions.push_back({range.start, std::move(mapping)});
     offset += range.size_bytes;
   }

@@ -27,7 +27,7 @@ UniqueFd Memfd() {
 }
 
 std::string Refusal(int fd) {
-  const auto memory = MapMemoryFile(fd, kRanges);
+  const auto memory = MapMemoryFile(fd, kRanges, {});
   REQUIRE_FALSE(memory.ok());
   CHECK(memory.status().code() == absl::StatusCode::kFailedPrecondition);
   return std::string(memory.status().message());
@@ -47,13 +47,19 @@ TEST_CASE("memory file: it holds the ranges one behind the other, zero pages as 
   REQUIRE(size.ok());
   CHECK(size->bytes == kTotal);
   CHECK(size->data_pages == 5);
+  // Only large holes are told.
+  const std::vector<PageRange> holes = {{1, 1022}, {1026, 509}};
+  CHECK(size->holes == holes);
+  const auto found = FindHoles(fd.get());
+  REQUIRE(found.ok());
+  CHECK(*found == holes);
   struct stat info;
   REQUIRE(fstat(fd.get(), &info) == 0);
   CHECK(info.st_size == kTotal);
   CHECK(info.st_blocks * 512 == 5 * 4096);
 
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, kSeals) == 0);
-  const auto copy = MapMemoryFile(fd.get(), kRanges);
+  const auto copy = MapMemoryFile(fd.get(), kRanges, holes);
   REQUIRE(copy.ok());
   CHECK(copy->ReadValue<uint8_t>(GuestAddress((4 << 20) - 1)) == uint8_t{2});
   CHECK(copy->ReadValue<uint8_t>(GuestAddress(kHigh.value() + 7)) == uint8_t{3});
@@ -62,7 +68,7 @@ TEST_CASE("memory file: it holds the ranges one behind the other, zero pages as 
 
   // A copy's writes are its own.
   REQUIRE(copy->WriteValue<uint8_t>(GuestAddress(0), 9));
-  const auto other = MapMemoryFile(fd.get(), kRanges);
+  const auto other = MapMemoryFile(fd.get(), kRanges, holes);
   REQUIRE(other.ok());
   CHECK(other->ReadValue<uint8_t>(GuestAddress(0)) == uint8_t{1});
 
@@ -94,7 +100,7 @@ TEST_CASE("memory file: one that others could change, or of another size, is ref
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);
   CHECK_THAT(Refusal(fd.get()), Catch::Contains("not sealed"));
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE) == 0);
-  CHECK(MapMemoryFile(fd.get(), kRanges).ok());
+  CHECK(MapMemoryFile(fd.get(), kRanges, {}).ok());
 
   for (const off_t size : {off_t{0}, kTotal - 1, kTotal - 4096, kTotal + 4096}) {
     const UniqueFd other = Memfd();

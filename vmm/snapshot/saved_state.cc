@@ -119,6 +119,26 @@ absl::Status FromProto(const v1::SavedVcpu& from, SavedVcpuState& to) {
   return absl::OkStatus();
 }
 
+absl::Status TakeHoles(const v1::SavedMachine& saved, SavedMachineState& state) {
+  if (static_cast<size_t>(saved.holes_size()) > kMaxHoles) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the saved machine's memory has ", saved.holes_size(), " holes; the limit is ", kMaxHoles));
+  }
+  const uint64_t pages = (uint64_t{state.memory_mib} << 20) / kGuestPageBytes;
+  uint64_t end = 0;
+  state.holes.reserve(static_cast<size_t>(saved.holes_size()));
+  for (const v1::SavedHole& hole : saved.holes()) {
+    if (hole.page_count() == 0 || hole.first_page() < end ||
+        uint64_t{hole.first_page()} + hole.page_count() > pages) {
+      return absl::InvalidArgumentError(
+          "the saved machine's memory has holes that are empty, out of order or outside of it");
+    }
+    end = uint64_t{hole.first_page()} + hole.page_count();
+    state.holes.push_back({hole.first_page(), hole.page_count()});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string SerializeMachineState(const SavedMachineState& state) {
@@ -131,6 +151,11 @@ std::string SerializeMachineState(const SavedMachineState& state) {
   saved.mutable_vm()->set_pic_slave(Bytes(state.vm.pic_slave));
   saved.mutable_vm()->set_ioapic(Bytes(state.vm.ioapic));
   *saved.mutable_devices() = state.devices;
+  for (const PageRange& hole : state.holes) {
+    v1::SavedHole& added = *saved.add_holes();
+    added.set_first_page(static_cast<uint32_t>(hole.first_page));
+    added.set_page_count(static_cast<uint32_t>(hole.page_count));
+  }
   return saved.SerializeAsString();
 }
 
@@ -171,6 +196,7 @@ absl::StatusOr<SavedMachineState> ParseMachineState(absl::string_view bytes) {
   RETURN_IF_ERROR(Take(saved.vm().pic_slave(), "pic_slave", state.vm.pic_slave));
   RETURN_IF_ERROR(Take(saved.vm().ioapic(), "ioapic", state.vm.ioapic));
   state.devices = saved.devices();
+  RETURN_IF_ERROR(TakeHoles(saved, state));
   return state;
 }
 

@@ -10,6 +10,7 @@
 #include "vmm/base/status.h"
 #include "vmm/kvm/vcpu_state.h"
 #include "vmm/kvm/vm.h"
+#include "vmm/snapshot/memory_file.h"
 
 namespace hearth::vmm {
 
@@ -23,7 +24,8 @@ struct SavedMachineState {
   uint32_t memory_mib = 0;
   std::vector<SavedVcpuState> vcpus;  // 1 to kMaxVcpus.
   VmState vm;
-  v1::SavedDevices devices;  // Judged by the devices.
+  v1::SavedDevices devices;      // Judged by the devices.
+  std::vector<PageRange> holes;  // Of the memory file; none: they are to be looked for.
 };
 
 std::string SerializeMachineState(const SavedMachineState& state);

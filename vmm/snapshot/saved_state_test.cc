@@ -66,6 +66,32 @@ TEST_CASE("saved state: what is written is read again") {
   CHECK(state->devices.serial().scratch() == 5);
 }
 
+TEST_CASE("saved state: it tells the large holes of the memory file") {
+  SavedMachineState good = Good();
+  good.holes = {{0, 256}, {512, 512}};  // 4 MiB are 1024 pages.
+  const auto state = ParseMachineState(SerializeMachineState(good));
+  REQUIRE(state.ok());
+  CHECK(state->holes == good.holes);
+
+  const auto refused = [](std::vector<PageRange> holes) {
+    const auto status = Refusal([&](v1::SavedMachine& saved) {
+      for (const PageRange& hole : holes) {
+        v1::SavedHole& added = *saved.add_holes();
+        added.set_first_page(static_cast<uint32_t>(hole.first_page));
+        added.set_page_count(static_cast<uint32_t>(hole.page_count));
+      }
+    });
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK_THAT(Message(status), Catch::Contains("holes"));
+  };
+  refused({{5, 0}});
+  refused({{0, 10}, {9, 10}});
+  refused({{20, 10}, {0, 10}});
+  refused({{1023, 2}});
+  refused({{UINT32_MAX, UINT32_MAX}});
+  refused(std::vector<PageRange>(kMaxHoles + 1, {0, 1}));
+}
+
 TEST_CASE("saved state: every truncation of it is refused") {
   const std::string bytes = SerializeMachineState(Good());
   for (size_t size = 0; size < bytes.size(); size += 37) {

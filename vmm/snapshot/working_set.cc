@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <array>
 
-#include "vmm/snapshot/memory_file.h"
-
 namespace hearth::vmm {
 namespace {
 
@@ -16,6 +14,11 @@ namespace {
 constexpr uint64_t kPagePresent = uint64_t{1} << 63;
 constexpr uint64_t kPageSwapped = uint64_t{1} << 62;
 constexpr uint64_t kPageOfFile = uint64_t{1} << 61;
+
+constexpr uint64_t kPagesOfBlock = 512;  // A large page's.
+// What is written needlessly is at most a quarter of a block's memory, and clearing that is less
+// than the faults of the rest.
+constexpr uint64_t kDensePages = kPagesOfBlock * 3 / 4;
 
 constexpr uint64_t kNeedlessCopyCost = 8;  // In pages that are mapped without need.
 
@@ -106,17 +109,62 @@ absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, i
   return collector.Finish();
 }
 
-void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs) {
+namespace {
+
+// Of each block of the memory file, how many of its pages are to be written.
+std::vector<uint16_t> WrittenPages(uint64_t pages, std::span<const PageRun> runs) {
+  std::vector<uint16_t> written(pages / kPagesOfBlock);
+  const uint64_t whole = written.size() * kPagesOfBlock;
+  for (const PageRun& run : runs) {
+    if (!run.written) continue;
+    const uint64_t end = std::min(run.first_page + run.page_count, whole);
+    for (uint64_t page = run.first_page; page < end;) {
+      const uint64_t next = std::min((page / kPagesOfBlock + 1) * kPagesOfBlock, end);
+      uint16_t& count = written[page / kPagesOfBlock];
+      // No more than there are, should runs overlap.
+      count = static_cast<uint16_t>(std::min(count + (next - page), kPagesOfBlock));
+      page = next;
+    }
+  }
+  return written;
+}
+
+// Calls `use` with each longest run of blocks that lie in a hole and are mostly to be written.
+template <typename Use>
+void ForDenseBlocks(std::span<const uint16_t> written, std::span<const PageRange> holes, Use use) {
+  for (const PageRange& hole : holes) {
+    const uint64_t end =
+        std::min<uint64_t>((hole.first_page + hole.page_count) / kPagesOfBlock, written.size());
+    uint64_t block = (hole.first_page + kPagesOfBlock - 1) / kPagesOfBlock;
+    while (block < end) {
+      uint64_t last = block;
+      while (last < end && written[last] >= kDensePages) ++last;
+      if (last > block) use(block * kPagesOfBlock, (last - block) * kPagesOfBlock);
+      block = last + 1;
+    }
+  }
+}
+
+}  // namespace
+
+void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs,
+                        std::span<const PageRange> holes) {
+  const std::vector<uint16_t> written = WrittenPages(memory.size_bytes() / kGuestPageBytes, runs);
   uint64_t region_first = 0;
   for (const auto& region : memory.regions()) {
     const uint64_t region_pages = region.mapping.size_bytes() / kGuestPageBytes;
     const uint64_t region_end = region_first + region_pages;
-    for (const PageRun& run : runs) {
-      const uint64_t first = std::max(run.first_page, region_first);
-      const uint64_t end = std::min(run.first_page + run.page_count, region_end);
-      if (!run.written || first >= end) continue;
+    const auto advise = [&](uint64_t run_first, uint64_t run_pages, int advice) {
+      const uint64_t first = std::max(run_first, region_first);
+      const uint64_t end = std::min(run_first + run_pages, region_end);
+      if (first >= end) return;
       madvise(region.mapping.data() + (first - region_first) * kGuestPageBytes,
-              (end - first) * kGuestPageBytes, MADV_POPULATE_WRITE);
+              (end - first) * kGuestPageBytes, advice);
+    };
+    ForDenseBlocks(written, holes,
+                   [&](uint64_t first, uint64_t count) { advise(first, count, MADV_HUGEPAGE); });
+    for (const PageRun& run : runs) {
+      if (run.written) advise(run.first_page, run.page_count, MADV_POPULATE_WRITE);
     }
     region_first = region_end;
   }

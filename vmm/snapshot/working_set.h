@@ -9,6 +9,7 @@
 
 #include "vmm/base/status.h"
 #include "vmm/memory/guest_memory.h"
+#include "vmm/snapshot/memory_file.h"
 
 namespace hearth::vmm {
 
@@ -49,6 +50,9 @@ absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, i
 // each maps a window of 16 pages of the file, which is in memory, and populating them ahead took
 // longer than it saved (docs/vmm.md). A hint: pages outside the memory are passed over, and a
 // kernel that cannot populate (before Linux 5.14) leaves all of it to faults.
-void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs);
+// In `holes`, where memory is anonymous, blocks of 2 MiB most of which will be written become large
+// pages: one fault instead of 512, in the host's tables and in the nested ones.
+void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs,
+                        std::span<const PageRange> holes);
 
 }  // namespace hearth::vmm

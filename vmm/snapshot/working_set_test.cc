@@ -7,6 +7,8 @@
 
 #include <array>
 #include <catch2/catch.hpp>
+#include <cstdio>
+#include <fstream>
 #include <random>
 
 #include "vmm/base/unique_fd.h"
@@ -71,7 +73,7 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   REQUIRE(ftruncate(fd.get(), 8 << 20) == 0);
   REQUIRE(pwrite(fd.get(), "x", 1, 0x100000) == 1);  // Elsewhere the file is a hole.
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK) == 0);
-  auto memory = MapMemoryFile(fd.get(), kRanges);
+  auto memory = MapMemoryFile(fd.get(), kRanges, {});
   REQUIRE(memory.ok());
   for (const auto& region : memory->regions()) {
     madvise(region.mapping.data(), region.mapping.size_bytes(), MADV_NOHUGEPAGE);
@@ -83,8 +85,8 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   CHECK(runs->empty());
 
   // Across the end of the first range, and far outside.
-  PopulateWorkingSet(*memory, Runs{{1020, 8, true}, {1500, 4, true}, {1600, 4, false}});
-  PopulateWorkingSet(*memory, Runs{{5000, 10, true}, {2047, UINT32_MAX, true}});
+  PopulateWorkingSet(*memory, Runs{{1020, 8, true}, {1500, 4, true}, {1600, 4, false}}, {});
+  PopulateWorkingSet(*memory, Runs{{5000, 10, true}, {2047, UINT32_MAX, true}}, {});
   REQUIRE(memory->WriteValue<uint8_t>(GuestAddress(0x100000000 + 900 * 4096), 1));
   CHECK(memory->ReadValue<uint8_t>(GuestAddress(0x100000)) == uint8_t{'x'});
   runs = ReadWorkingSet(*memory, pagemap.get(), 100);
@@ -107,6 +109,48 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   CHECK(kind(1600) == '-');
   CHECK(kind(1024 + 900) == 'w');
   CHECK(kind(2047) == 'w');
+}
+
+// Whether the kernel was told to use large pages for the mapping that `address` is in.
+bool WantsLargePages(const uint8_t* address) {
+  std::ifstream smaps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    uintptr_t begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2) {
+      const auto at = reinterpret_cast<uintptr_t>(address);
+      inside = at >= begin && at < end;
+    }
+    if (inside && line.rfind("VmFlags:", 0) == 0) return line.find(" hg") != std::string::npos;
+  }
+  return false;
+}
+
+TEST_CASE("working set: blocks of a hole that are mostly written become large pages") {
+  constexpr uint64_t kBlock = 2 << 20;
+  const std::array<GuestMemory::Range, 1> ranges = {{{GuestAddress(0), 5 * kBlock}}};
+  const UniqueFd fd(memfd_create("hearth-test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  REQUIRE(ftruncate(fd.get(), 5 * kBlock) == 0);
+  REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK) == 0);
+  // The first block is not the hole's, nor is all of the last.
+  const std::array<PageRange, 1> holes = {{{512, 4 * 512 - 1}}};
+  auto memory = MapMemoryFile(fd.get(), ranges, holes);
+  REQUIRE(memory.ok());
+  PopulateWorkingSet(*memory,
+                     Runs{{0, 512, true},    // No hole.
+                          {512, 200, true},  // Dense, in two runs,
+                          {800, 184, true},
+                          {1024, 383, true},   // one page short,
+                          {1536, 512, false},  // only read,
+                          {2048, 511, true}},  // not whole.
+                     holes);
+  const uint8_t* const base = memory->regions()[0].mapping.data();
+  CHECK(reinterpret_cast<uintptr_t>(base) % kBlock == 0);
+  for (const int block : {0, 1, 2, 3, 4}) {
+    INFO(block);
+    CHECK(WantsLargePages(base + block * kBlock) == (block == 1));
+  }
+  CHECK(memory->ReadValue<uint8_t>(GuestAddress(kBlock + 5)) == uint8_t{0});
 }
 
 TEST_CASE("working set: a pagemap that is none yields a status") {

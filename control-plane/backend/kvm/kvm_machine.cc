@@ -76,6 +76,8 @@ absl::StatusOr<VmmProcess::Order> RestoreOrder(RestoreSpec spec) {
   RETURN_IF_ERROR(AddDevices(&order, spec.disks, restore.mutable_disks(), restore.mutable_vsock()));
   if (spec.console) restore.mutable_console()->set_fd(Add(&order, std::move(spec.console)));
   for (const PageRun& run : spec.working_set) {
+    // What is only read is not populated (docs/vmm.md), so there is no use in telling of it.
+    if (!run.written) continue;
     vmm::v1::PageRun* const added = restore.mutable_working_set()->add_runs();
     added->set_first_page(run.first_page);
     added->set_page_count(run.page_count);
