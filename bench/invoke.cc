@@ -1,96 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/invoke.h"
 
-#include <grpcpp/grpcpp.h>
-#include <poll.h>
-
 #include <cstdio>
 
-#include "hearth/v1/services.grpc.pb.h"
+#include "absl/strings/str_cat.h"
+#include "bench/client.h"
 
 namespace hearth::bench {
 namespace {
 
 namespace v1 = hearth::v1;
 
-constexpr size_t kChunkBytes = 512 * 1024;
-constexpr int kPollMs = 20;
-constexpr uint64_t kIdleTimeoutNs = 300'000'000'000;
-
-absl::Status FromGrpc(const grpc::Status& status, const std::string& what) {
-  if (status.ok()) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                      what + ": " + status.error_message());
-}
-
 double Ms(const google::protobuf::Duration& duration) {
   return static_cast<double>(duration.seconds()) * 1e3 + duration.nanos() / 1e6;
 }
 
-class Bench {
- public:
-  explicit Bench(const InvokeOptions& options) : options_(options) {
-    grpc::ChannelArguments arguments;
-    arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
-    const auto channel = grpc::CreateCustomChannel("unix:" + options.socket,
-                                                   grpc::InsecureChannelCredentials(), arguments);
-    invocations_ = v1::InvocationService::NewStub(channel);
-    instances_ = v1::InstanceService::NewStub(channel);
+absl::StatusOr<Sample> InvokeOnce(const Client& client, const Call& call, bool cold) {
+  ASSIGN_OR_RETURN(const Reply reply, client.Invoke(call));
+  if ((reply.invocation.start_kind() == v1::WARM) == cold) {
+    return absl::InternalError(
+        absl::StrCat("the start was ", v1::StartKind_Name(reply.invocation.start_kind())));
   }
-
-  // hearthd has no call that waits for this.
-  absl::Status AwaitNoInstance() {
-    for (const uint64_t start_ns = NowNs(); NowNs() - start_ns < kIdleTimeoutNs;) {
-      grpc::ClientContext context;
-      v1::ListInstancesRequest request;
-      request.set_parent(options_.function);
-      v1::ListInstancesResponse response;
-      RETURN_IF_ERROR(
-          FromGrpc(instances_->ListInstances(&context, request, &response), "listing instances"));
-      if (response.instances().empty()) return absl::OkStatus();
-      poll(nullptr, 0, kPollMs);
-    }
-    return absl::DeadlineExceededError(
-        "the function's instances do not end; start hearthd with --idle-stop 1");
-  }
-
-  absl::StatusOr<Sample> Invoke(bool cold) {
-    grpc::ClientContext context;
-    const uint64_t start_ns = NowNs();
-    auto stream = invocations_->InvokeStream(&context);
-    v1::InvokeStreamRequest request;
-    request.mutable_start()->set_name(options_.function);
-    request.mutable_start()->set_content_type(options_.content_type);
-    bool going = stream->Write(request);
-    for (size_t at = 0; going && at < options_.payload.size(); at += kChunkBytes) {
-      request.set_chunk(options_.payload.substr(at, kChunkBytes));
-      going = stream->Write(request);
-    }
-    stream->WritesDone();
-    v1::InvokeStreamResponse part;
-    v1::Invocation invocation;
-    while (stream->Read(&part)) {
-      if (part.has_finished()) invocation = part.finished();
-    }
-    RETURN_IF_ERROR(FromGrpc(stream->Finish(), "invoking"));
-    const double reply_ms = static_cast<double>(NowNs() - start_ns) / 1e6;
-    if (invocation.outcome() != v1::SUCCEEDED) {
-      return absl::FailedPreconditionError(absl::StrCat("the function answered ",
-                                                        v1::Outcome_Name(invocation.outcome()),
-                                                        ": ", invocation.error().message()));
-    }
-    if ((invocation.start_kind() == v1::WARM) == cold) {
-      return absl::InternalError(
-          absl::StrCat("the start was ", v1::StartKind_Name(invocation.start_kind())));
-    }
-    return SampleOf(invocation, reply_ms);
-  }
-
- private:
-  const InvokeOptions& options_;
-  std::unique_ptr<v1::InvocationService::Stub> invocations_;
-  std::unique_ptr<v1::InstanceService::Stub> instances_;
-};
+  return SampleOf(reply.invocation, reply.reply_ms);
+}
 
 constexpr struct {
   const char* figure;
@@ -122,14 +54,15 @@ absl::StatusOr<InvokeResults> RunInvoke(const InvokeOptions& options,
                                         const std::function<void(const std::string&)>& progress) {
   InvokeResults results;
   results.clock = MeasureClock();
-  Bench bench(options);
+  const Client client(options.socket);
+  const Call call{options.function, options.payload, options.content_type};
   for (int run = 0; run < options.warmup + options.runs; ++run) {
     progress("run " + std::to_string(run + 1) + " of " +
              std::to_string(options.warmup + options.runs));
     auto& list = run < options.warmup ? results.discarded : results.samples;
-    RETURN_IF_ERROR(bench.AwaitNoInstance());
+    RETURN_IF_ERROR(client.AwaitNoInstance(options.function));
     for (const bool cold : {true, false}) {
-      ASSIGN_OR_RETURN(Sample sample, bench.Invoke(cold));
+      ASSIGN_OR_RETURN(Sample sample, InvokeOnce(client, call, cold));
       list[cold ? "cold" : "warm"].push_back(std::move(sample));
     }
   }

@@ -2,6 +2,8 @@
 #include "bench/samples.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 
 namespace hearth::bench {
 
@@ -18,12 +20,40 @@ Summary Summarize(std::vector<double> values) {
   return summary;
 }
 
-Summary SummarizeFigure(const std::vector<Sample>& samples, const std::string& figure) {
+std::vector<double> FigureOf(const std::vector<Sample>& samples, const std::string& figure) {
   std::vector<double> values;
   for (const Sample& sample : samples) {
     if (const auto it = sample.find(figure); it != sample.end()) values.push_back(it->second);
   }
-  return Summarize(std::move(values));
+  return values;
+}
+
+Summary SummarizeFigure(const std::vector<Sample>& samples, const std::string& figure) {
+  return Summarize(FigureOf(samples, figure));
+}
+
+std::optional<double> Percentile(std::vector<double> values, double percent) {
+  const auto count = static_cast<double>(values.size());
+  // In thousandths, for 1 - 0.999 is not a thousandth.
+  if (count * std::round((100 - percent) * 10) < 1000 && percent > 50) return std::nullopt;
+  if (values.empty()) return std::nullopt;
+  const auto rank = static_cast<size_t>(std::ceil(std::round(percent * 10) * count / 1000));
+  const auto place = values.begin() + static_cast<ptrdiff_t>(std::max<size_t>(rank, 1) - 1);
+  std::nth_element(values.begin(), place, values.end());
+  return *place;
+}
+
+nlohmann::json PercentilesJson(const std::vector<double>& values) {
+  nlohmann::json json = {{"count", values.size()}};
+  for (const double percent : kPercents) {
+    char name[16];
+    std::snprintf(name, sizeof name, "p%g", percent);
+    const auto value = Percentile(values, percent);
+    json[name] = value.has_value() ? nlohmann::json(*value) : nlohmann::json();
+  }
+  json["max"] = values.empty() ? nlohmann::json()
+                               : nlohmann::json(*std::max_element(values.begin(), values.end()));
+  return json;
 }
 
 nlohmann::json ToJson(const Summary& summary) {

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,5 +28,14 @@ Summary Summarize(std::vector<double> values);
 Summary SummarizeFigure(const std::vector<Sample>& samples, const std::string& figure);
 
 nlohmann::json ToJson(const Summary& summary);
+
+// The smallest value that at least `percent` of all are not above (nearest rank). Nothing when
+// there are too few for one of them to lie beyond it: p99 wants 100.
+std::optional<double> Percentile(std::vector<double> values, double percent);
+std::vector<double> FigureOf(const std::vector<Sample>& samples, const std::string& figure);
+
+inline constexpr double kPercents[] = {50, 90, 99, 99.9};
+// {"count", "p50", "p90", "p99", "p99.9", "max"}; null where there are too few.
+nlohmann::json PercentilesJson(const std::vector<double>& values);
 
 }  // namespace hearth::bench
