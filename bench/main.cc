@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "bench/command.h"
+#include "bench/outside_commands.h"
 
 namespace hearth::bench {
 namespace {
@@ -16,6 +17,8 @@ int Main(int argc, char** argv) {
   AddRestore(&app, &commands);
   AddInvoke(&app, &commands);
   AddColdStart(&app, &commands);
+  AddInvitro(&app, &commands);
+  AddBurst(&app, &commands);
   CLI11_PARSE(app, argc, argv);
   for (const Command& command : commands) {
     if (*command.app) return command.run();

@@ -38,7 +38,7 @@ class Thumbnail(unittest.TestCase):
         return self.image.open(io.BytesIO(body))
 
     def test_a_photo_becomes_a_png_256_pixels_wide(self):
-        result = self.result(self.picture((4224, 3168)))
+        result = self.result(self.picture((4032, 3024)))
         self.assertEqual((result.format, result.size), ("PNG", (256, 192)))
 
     def test_it_shows_the_same_picture(self):
@@ -81,6 +81,24 @@ class WordFrequency(unittest.TestCase):
         self.assertEqual(self.handler(b"", None), {"words": 0, "distinct": 0, "top": []})
         with self.assertRaises(ValueError):
             self.handler([1], None)
+
+
+class TraceFunction(unittest.TestCase):
+    handler = staticmethod(load(HERE / "trace-function/trace_function.py").handler)
+
+    def test_it_is_busy_and_uses_memory_as_asked_and_says_so(self):
+        result = self.handler({"runtimeInMilliSec": 20, "memoryInMebiBytes": 200}, None)
+        self.assertGreaterEqual(result["durationInMicroSec"], 20_000)
+        self.assertAlmostEqual(result["memoryUsageInKb"], 200 * 1024, delta=8 * 1024)
+
+    def test_nothing_asked_is_nothing_done(self):
+        self.assertGreater(self.handler({}, None)["memoryUsageInKb"], 0)
+        self.handler({"runtimeInMilliSec": 0, "memoryInMebiBytes": 1}, None)
+
+    def test_what_is_no_amount_is_said_so(self):
+        for event in ([], {"runtimeInMilliSec": -1}, {"memoryInMebiBytes": 1.5}, {"memoryInMebiBytes": True}, b""):
+            with self.subTest(event=event), self.assertRaises(ValueError):
+                self.handler(event, None)
 
 
 if __name__ == "__main__":
