@@ -15,7 +15,7 @@ namespace {
 namespace v1 = hearth::v1;
 
 constexpr size_t kChunkBytes = 512 * 1024;
-constexpr int kPollMs = 20;
+constexpr int kPollMs = 100;
 constexpr uint64_t kIdleTimeoutNs = 300'000'000'000;
 
 absl::Status FromGrpc(const grpc::Status& status, const std::string& what) {

@@ -50,118 +50,97 @@ struct ColdStartCommand {
   bool check = false;
 };
 
-std::string GuessContentType(const std::string &file) {
-  if (absl::EndsWith(file, ".jpg") || absl::EndsWith(file, ".jpeg"))
-    return "image/jpeg";
-  if (absl::EndsWith(file, ".json") || file.empty())
-    return "application/json";
-  if (absl::EndsWith(file, ".txt") || absl::EndsWith(file, ".md"))
-    return "text/plain";
+std::string GuessContentType(const std::string& file) {
+  if (absl::EndsWith(file, ".jpg") || absl::EndsWith(file, ".jpeg")) return "image/jpeg";
+  if (absl::EndsWith(file, ".json") || file.empty()) return "application/json";
+  if (absl::EndsWith(file, ".txt") || absl::EndsWith(file, ".md")) return "text/plain";
   return "application/octet-stream";
 }
 
-absl::StatusOr<BenchedFunction> ParseFunction(const ColdStartCommand &command,
-                                              const std::string &text) {
-  const std::pair<std::string, std::string> parts =
-      absl::StrSplit(text, absl::MaxSplits('=', 1));
+absl::StatusOr<BenchedFunction> ParseFunction(const ColdStartCommand& command,
+                                              const std::string& text) {
+  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
   BenchedFunction function;
   function.name = parts.first;
   function.call.function = FunctionName(parts.first);
-  const std::string &file =
-      parts.second.empty() ? command.payload_file : parts.second;
+  const std::string& file = parts.second.empty() ? command.payload_file : parts.second;
   if (!file.empty()) {
     ASSIGN_OR_RETURN(function.call.payload, ReadPayload(file));
   }
-  function.call.content_type = command.content_type.empty()
-                                   ? GuessContentType(file)
-                                   : command.content_type;
+  function.call.content_type =
+      command.content_type.empty() ? GuessContentType(file) : command.content_type;
   return function;
 }
 
-absl::Status AddTargets(const std::vector<std::string> &targets,
-                        ColdStartOptions *options) {
-  for (const std::string &text : targets) {
-    const std::pair<std::string, std::string> parts =
-        absl::StrSplit(text, absl::MaxSplits('=', 1));
+absl::Status AddTargets(const std::vector<std::string>& targets, ColdStartOptions* options) {
+  for (const std::string& text : targets) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
     double limit = 0;
     bool known = false;
-    for (BenchedFunction &function : options->functions) {
-      if (function.name != parts.first)
-        continue;
+    for (BenchedFunction& function : options->functions) {
+      if (function.name != parts.first) continue;
       known = absl::SimpleAtod(parts.second, &limit);
       function.target = limit;
     }
     if (!known) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--target ", text,
-                       ": FUNCTION=NUMBER, of a function that is measured"));
+          absl::StrCat("--target ", text, ": FUNCTION=NUMBER, of a function that is measured"));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status Parse(ColdStartCommand *command) {
-  for (const std::string &text : command->functions) {
+absl::Status Parse(ColdStartCommand* command) {
+  for (const std::string& text : command->functions) {
     ASSIGN_OR_RETURN(BenchedFunction function, ParseFunction(*command, text));
     command->options.functions.push_back(std::move(function));
   }
-  for (const absl::string_view name :
-       absl::StrSplit(command->modes, ',', absl::SkipEmpty())) {
+  for (const absl::string_view name : absl::StrSplit(command->modes, ',', absl::SkipEmpty())) {
     ASSIGN_OR_RETURN(const Mode mode, ModeOf(name));
     command->options.modes.push_back(mode);
   }
-  ColdStartOptions &options = command->options;
-  if (options.modes.empty() && options.open_loop.rate == 0 &&
-      options.clones == 0) {
-    return absl::InvalidArgumentError(
-        "nothing to do: give --modes, --rate or --clones");
+  ColdStartOptions& options = command->options;
+  if (options.modes.empty() && options.open_loop.rate == 0 && options.clones == 0) {
+    return absl::InvalidArgumentError("nothing to do: give --modes, --rate or --clones");
   }
   if (options.open_loop.rate * options.open_loop.seconds > kMaxArrivals) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--rate times --duration is above ", kMaxArrivals, " requests"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rate times --duration is above ", kMaxArrivals, " requests"));
   }
   return AddTargets(command->targets, &options);
 }
 
-absl::Status WriteFile(const std::string &path, const std::string &text) {
+absl::Status WriteFile(const std::string& path, const std::string& text) {
   std::ofstream file(path);
   file << text;
   file.close();
-  return file ? absl::OkStatus()
-              : absl::UnavailableError("cannot write " + path);
+  return file ? absl::OkStatus() : absl::UnavailableError("cannot write " + path);
 }
 
-int Run(ColdStartCommand *command) {
-  if (const absl::Status parsed = Parse(command); !parsed.ok())
-    return Fail(parsed.message());
+int Run(ColdStartCommand* command) {
+  if (const absl::Status parsed = Parse(command); !parsed.ok()) return Fail(parsed.message());
   const auto results = RunColdStart(command->options, ShowProgress);
-  if (!results.ok())
-    return Fail(results.status().message());
-  const int printed =
-      Print(command->output, ColdStartText(command->options, *results),
-            ColdStartJson(command->options, *results));
+  if (!results.ok()) return Fail(results.status().message());
+  const int printed = Print(command->output, ColdStartText(command->options, *results),
+                            ColdStartJson(command->options, *results));
   if (!command->waterfall_file.empty()) {
-    const absl::Status drawn =
-        WriteFile(command->waterfall_file, ColdStartSvg(*results));
-    if (!drawn.ok())
-      return Fail(drawn.message());
+    const absl::Status drawn = WriteFile(command->waterfall_file, ColdStartSvg(*results));
+    if (!drawn.ok()) return Fail(drawn.message());
   }
-  if (command->check && !MeetsTargets(command->options, *results))
-    return kExitMissed;
+  if (command->check && !MeetsTargets(command->options, *results)) return kExitMissed;
   return printed;
 }
 
-} // namespace
+}  // namespace
 
 namespace {
 
-void AddLoad(CLI::App *cold, ColdStartOptions *options) {
-  cold->add_option("--runs", options->runs, "Samples of each (10)")
-      ->check(CLI::Range(1, 1000000));
-  cold->add_option("--warmup", options->warmup,
-                   "Rounds before them that are discarded (5: the first four "
-                   "restores still record "
-                   "what later ones load at once)")
+void AddLoad(CLI::App* cold, ColdStartOptions* options) {
+  cold->add_option("--runs", options->runs, "Samples of each (10)")->check(CLI::Range(1, 1000000));
+  cold->add_option(
+          "--warmup", options->warmup,
+          "Rounds that are discarded before a function's first restores (5: four still record "
+          "what later ones load at once); before the other kinds at most 2")
       ->check(CLI::Range(0, 1000));
   cold->add_option("--concurrency", options->concurrency,
                    "Closed loop: invocations at once (1); above 1 not where "
@@ -172,25 +151,21 @@ void AddLoad(CLI::App *cold, ColdStartOptions *options) {
                    "those before; the "
                    "latency counts from when each was due")
       ->check(CLI::Range(0.001, 100000.0));
-  cold->add_option("--duration", options->open_loop.seconds,
-                   "Of the open loop, in seconds (10)")
+  cold->add_option("--duration", options->open_loop.seconds, "Of the open loop, in seconds (10)")
       ->check(CLI::Range(0.1, 86400.0));
-  cold->add_option("--arrivals", options->open_loop.arrivals,
-                   "poisson (the default) or fixed")
+  cold->add_option("--arrivals", options->open_loop.arrivals, "poisson (the default) or fixed")
       ->transform(CLI::CheckedTransformer(std::map<std::string, ArrivalKind>{
           {"poisson", ArrivalKind::kPoisson}, {"fixed", ArrivalKind::kFixed}}));
-  cold->add_option("--seed", options->open_loop.seed,
-                   "Of the Poisson arrivals (1)");
+  cold->add_option("--seed", options->open_loop.seed, "Of the Poisson arrivals (1)");
   cold->add_option("--clones", options->clones,
                    "So many instances alive at once, each having answered: "
                    "what memory one takes")
       ->check(CLI::Range(1, kMaxClones));
 }
 
-void AddModes(CLI::App *cold, ColdStartCommand *command) {
-  ColdStartOptions &options = command->options;
-  cold->add_option("--modes", command->modes,
-                   "Kinds of start, in this order; '' for none")
+void AddModes(CLI::App* cold, ColdStartCommand* command) {
+  ColdStartOptions& options = command->options;
+  cold->add_option("--modes", command->modes, "Kinds of start, in this order; '' for none")
       ->capture_default_str();
   cold->add_option("--prepare", options.prepare,
                    "Called before each mode with its name (also open-loop, "
@@ -201,44 +176,42 @@ void AddModes(CLI::App *cold, ColdStartCommand *command) {
                    "the snapshots' and the "
                    "images'; may be repeated")
       ->take_all();
-  cold->add_option(
-      "--peer-kernel", options.peer.kernel,
-      "A Linux (vmlinux): QEMU's microvm is measured too, restoring it");
-  cold->add_option("--peer-initrd", options.peer.initrd,
-                   "Its init writes \"tick\" without end");
+  cold->add_option("--peer-kernel", options.peer.kernel,
+                   "A Linux (vmlinux): QEMU's microvm is measured too, restoring it");
+  cold->add_option("--peer-initrd", options.peer.initrd, "Its init writes \"tick\" without end");
   options.peer.machine.qemu = "qemu-system-x86_64";
 }
 
-} // namespace
+}  // namespace
 
-void AddColdStart(CLI::App *app, Commands *commands) {
+void AddColdStart(CLI::App* app, Commands* commands) {
   auto command = std::make_shared<ColdStartCommand>();
-  CLI::App *cold = app->add_subcommand(
-      "cold-start", "A function's starts, each kind for itself");
+  CLI::App* cold = app->add_subcommand("cold-start", "A function's starts, each kind for itself");
   cold->footer(kHelp);
+  // A script's own options come first, its caller's behind them.
+  cold->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   AddSocket(cold, &command->options.socket);
   cold->add_option("--function", command->functions,
                    "Its id or name, and a file with its payload: NAME[=FILE]; "
                    "may be repeated")
       ->required()
       ->take_all();
-  cold->add_option(
-      "--payload", command->payload_file,
-      "For functions without a file of their own; else the payload is {}");
-  cold->add_option(
-      "--content-type", command->content_type,
-      "Of all payloads (by the file's name: JPEG, JSON, text, or bytes)");
+  cold->add_option("--payload", command->payload_file,
+                   "For functions without a file of their own; else the payload is {}");
+  cold->add_option("--content-type", command->content_type,
+                   "Of all payloads (by the file's name: JPEG, JSON, text, or bytes)");
   AddModes(cold, command.get());
   AddLoad(cold, &command->options);
-  cold->add_option("--target", command->targets,
-                   "FUNCTION=NUMBER: what a restore into a waiting VMM may "
-                   "take above a warm one");
+  cold->add_option(
+          "--target", command->targets,
+          "FUNCTION=NUMBER: what a restore into a waiting VMM may take above a warm one; may "
+          "be repeated")
+      ->take_all();
   cold->add_option("--waterfall", command->waterfall_file,
                    "Write a picture of where the time goes to a file (SVG)");
   AddOutput(cold, &command->output);
-  cold->add_flag("--check", command->check,
-                 "Exit with 3 when a target is missed");
+  cold->add_flag("--check", command->check, "Exit with 3 when a target is missed");
   commands->push_back({cold, [command] { return Run(command.get()); }});
 }
 
-} // namespace hearth::bench
+}  // namespace hearth::bench

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -58,6 +59,9 @@ void HttpClient::Connect() {
   if (connect(socket_, reinterpret_cast<const sockaddr*>(&peer), sizeof peer) != 0) {
     ThrowErrno("connecting to the Runtime API at " + address_);
   }
+  // A body is sent behind its head: it must not wait until that is acknowledged, which takes 40 ms.
+  const int on = 1;
+  setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
 void HttpClient::Close() {
