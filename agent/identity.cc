@@ -6,7 +6,6 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -93,13 +92,6 @@ absl::Status Identity::WriteMachineId(absl::string_view instance_id) {
     machine_id = MachineIdOf(uuid);
   }
   return WriteId(machine_id_, machine_id);
-}
-
-absl::Status SetWallClock(int64_t unix_ns) {
-  if (unix_ns <= 0) return absl::OkStatus();
-  const timespec now = {unix_ns / 1'000'000'000, unix_ns % 1'000'000'000};
-  if (clock_settime(CLOCK_REALTIME, &now) != 0) return ErrnoStatus("clock_settime");
-  return absl::OkStatus();
 }
 
 absl::Status SetHostname(absl::string_view hostname) {

@@ -47,8 +47,6 @@ class Identity {
   UniqueFd machine_id_;
 };
 
-// Nanoseconds since 1970; not above 0: the clock is left alone.
-absl::Status SetWallClock(int64_t unix_ns);
 absl::Status SetHostname(absl::string_view hostname);  // Empty: it is left alone.
 
 // A random UUID (RFC 9562, version 4) from the kernel.

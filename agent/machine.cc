@@ -53,7 +53,8 @@ absl::StatusOr<CgroupLimits> LimitsOf(const agent::v1::ResourceLimits& limits) {
 absl::StatusOr<ConfiguredMachine> GuestMachine::Configure(
     const agent::v1::ConfigureInstance& configure) {
   RETURN_IF_ERROR(CheckEntropy(configure.entropy()));
-  RETURN_IF_ERROR(SetWallClock(configure.wall_clock_unix_ns()));
+  clock_.emplace();
+  RETURN_IF_ERROR(clock_->Set(configure.wall_clock_unix_ns()));
   RETURN_IF_ERROR(SetHostname(configure.hostname()));
   ConfiguredMachine configured{.user_root = kUserRoot, .limits = {}, .boot_id_file = kBootIdFile};
   ASSIGN_OR_RETURN(configured.limits, LimitsOf(configure.limits()));
@@ -68,7 +69,7 @@ absl::StatusOr<ConfiguredMachine> GuestMachine::Configure(
 
 absl::StatusOr<std::string> GuestMachine::Restore(const agent::v1::RestoreInstance& restore) {
   RETURN_IF_ERROR(identity_.Seed(restore.entropy()));
-  RETURN_IF_ERROR(SetWallClock(restore.wall_clock_unix_ns()));
+  if (clock_.has_value()) RETURN_IF_ERROR(clock_->Set(restore.wall_clock_unix_ns()));
   RETURN_IF_ERROR(SetHostname(restore.hostname()));
   return identity_.Renew(restore.instance_id());
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "agent/cgroup.h"
+#include "agent/host_clock.h"
 #include "agent/identity.h"
 #include "hearth/agent/v1/agent.pb.h"
 
@@ -48,6 +50,7 @@ class GuestMachine : public Machine {
   void Reset() override;
 
  private:
+  std::optional<HostClock> clock_;  // From Configure() on.
   Identity identity_;
 };
 
