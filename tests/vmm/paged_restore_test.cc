@@ -219,6 +219,64 @@ TEST_CASE("paged restore: when the pager dies the machine ends, and its guest ha
   }
 }
 
+// A guest with a request for the entropy device in a queue; tells the device of it when the word at
+// kGoPage is 1.
+constexpr uint32_t kRing = PokeScript::kFreeAddress;
+constexpr uint32_t kGoPage = kRing + 0x8000;
+std::string EntropyKernel() {
+  constexpr uint32_t kDevice = 0xd0000000;
+  PokeScript script;
+  // VIRTIO 1.2, 4.2.2: FEATURES_OK with VERSION_1, the queue, DRIVER_OK.
+  script.Write32(kDevice + 0x70, 1).Write32(kDevice + 0x70, 3);
+  script.Write32(kDevice + 0x24, 1).Write32(kDevice + 0x20, 1);
+  script.Write32(kDevice + 0x70, 11).Write32(kDevice + 0x30, 0).Write32(kDevice + 0x38, 8);
+  script.Write32(kDevice + 0x80, kRing).Write32(kDevice + 0x90, kRing + 0x1000);
+  script.Write32(kDevice + 0xa0, kRing + 0x2000).Write32(kDevice + 0x44, 1);
+  script.Write32(kDevice + 0x70, 15);
+  // One descriptor, written to by the device: 64 bytes.
+  script.Write32(kRing, kRing + 0x3000).Write32(kRing + 8, 64).Write16(kRing + 12, 2);
+  script.Write16(kRing + 0x1002, 1);
+  script.Out8(0x80, 0);
+  script.Wait16(kGoPage, 1, 0);
+  script.Write32(kDevice + 0x50, 0);
+  script.Wait16(kRing + 0x2002, 1, 0);
+  return script.Kernel();
+}
+
+TEST_CASE("paged restore: devices too wait for the pager; when it dies then, the process says so") {
+  REQUIRE_PAGING();
+  const SavedMachineFiles saved = SaveRunning(EntropyKernel());
+  for (const bool dies : {false, true}) {
+    PagerFake pager([&, give = From(saved)](uint64_t offset, uint8_t* page) {
+      if (dies && offset >= kRing && offset < kRing + 0x3000) return false;
+      if (!give(offset, page)) return false;
+      if (offset == kGoPage) page[0] = 1;
+      return true;
+    });
+    pager.ServeOffer();
+    int ends[2];
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    const UniqueFd log(ends[0]);
+    UniqueFd log_writer(ends[1]);
+    VmmProcess copy = Spawn(log_writer.get());
+    log_writer.reset();
+    PreparedRequest restore = PagedRestore(saved, pager);
+    // A device may look at its queue while it is restored, so this may fail with the process.
+    const auto restored = copy.Call(std::move(restore.request), std::move(restore.fds));
+    CHECK((restored.ok() || dies));
+    if (!dies) {
+      const auto exited = copy.AwaitExited(kPatienceMs);
+      REQUIRE(exited.ok());
+      CHECK(exited->reason() == v1::Exited::REASON_GUEST_RESET);
+    }
+    const auto status = copy.Wait(kPatienceMs);
+    REQUIRE(status.ok());
+    CHECK(WIFEXITED(*status));
+    CHECK(WEXITSTATUS(*status) == (dies ? 1 : 0));
+    if (dies) CHECK_THAT(ReadAllOf(log.get()), Catch::Contains("served its pages had gone"));
+  }
+}
+
 TEST_CASE(
     "paged restore: a running guest that needs no more pages ends with its pager all the same") {
   REQUIRE_PAGING();
