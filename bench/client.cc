@@ -42,6 +42,7 @@ absl::StatusOr<Reply> Client::Invoke(const Call& call) const {
   Reply reply;
   reply.sent_unix_ns = absl::GetCurrentTimeNanos();
   const uint64_t start_ns = NowNs();
+  BeginProfile();
   auto stream = invocations_->InvokeStream(&context);
   v1::InvokeStreamRequest request;
   request.mutable_start()->set_name(call.function);
@@ -57,6 +58,7 @@ absl::StatusOr<Reply> Client::Invoke(const Call& call) const {
     if (part.has_finished()) reply.invocation = std::move(*part.mutable_finished());
   }
   RETURN_IF_ERROR(FromGrpc(stream->Finish(), "invoking"));
+  EndProfile();
   reply.reply_ms = static_cast<double>(NowNs() - start_ns) / 1e6;
   if (reply.invocation.outcome() != v1::SUCCEEDED) {
     return absl::FailedPreconditionError(absl::StrCat("the function answered ",

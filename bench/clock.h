@@ -10,6 +10,11 @@ namespace hearth::bench {
 
 uint64_t NowNs();
 
+// Marks for bench/profile, whose plugin for the emulator counts the instructions between them: a
+// `nopl` that nothing else contains. They do nothing else.
+inline void BeginProfile() { asm volatile(".byte 0x0f, 0x1f, 0x80, 0x01, 0xaa, 0x50, 0x48"); }
+inline void EndProfile() { asm volatile(".byte 0x0f, 0x1f, 0x80, 0x02, 0xaa, 0x50, 0x48"); }
+
 struct ClockKind {
   bool counts_instructions = false;
   double ns_per_add = 0;     // Of a loop of additions, for each instruction.

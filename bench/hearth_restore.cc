@@ -69,10 +69,14 @@ class HearthSnapshot : public SavedGuest {
   absl::StatusOr<std::unique_ptr<Restored>> Run(bool waiting) {
     ASSIGN_OR_RETURN(ConsolePipe console, MakeConsolePipe());
     uint64_t start_ns = NowNs();
+    if (!waiting) BeginProfile();
     const auto elapsed_ms = [&] { return static_cast<double>(NowNs() - start_ns) / 1e6; };
     ASSIGN_OR_RETURN(VmmProcess process, VmmProcess::Spawn(vmm_));
     const double hello_ms = elapsed_ms();
-    if (waiting) start_ns = NowNs();
+    if (waiting) {
+      start_ns = NowNs();
+      BeginProfile();
+    }
     PreparedRequest restore = vmm::testing::MakeRestoreRequest(files_);
     v1::RestoreMachine& body = *restore.request.mutable_restore();
     body.mutable_console()->set_fd(restore.Add(std::move(console.writer)));
@@ -82,6 +86,7 @@ class HearthSnapshot : public SavedGuest {
     RETURN_IF_ERROR(process.Call(std::move(restore.request), std::move(restore.fds)).status());
     const double restored_ms = elapsed_ms();
     RETURN_IF_ERROR(AwaitText(console.reader.get(), "", "the restored guest"));
+    EndProfile();
     const double first_byte_ms = elapsed_ms();
     auto machine = std::make_unique<Restored>(std::move(process), std::move(console.reader));
     if (!waiting) machine->sample["hello_ms"] = hello_ms;
