@@ -278,11 +278,16 @@ def forbid_kvm(kind):
 class World:
     """What all cases share: the programs, and one Hearth with the functions of tests/integration/functions."""
 
-    def __init__(self, build, images, photo):
-        self.build, self.store, self.photo = build, images, photo
+    def __init__(self, build, images, photo, full=False):
+        self.build, self.store, self.photo, self.full = build, images, photo, full
         self.programs = Programs(build, images)
         self._shared = None
         self._deployed = set()
+
+    @staticmethod
+    def tell(text):
+        """Of a case that takes long: how far it is. What a case returns, a list of lines, is shown at its end."""
+        print(f"    {text}", flush=True)
 
     @property
     def shared(self):

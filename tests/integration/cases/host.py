@@ -176,7 +176,10 @@ def disk_full(world):
         check_in("DISK_FULL", err)
         (Path(folder) / "big").unlink()
         hearth.deploy("echo")
-        check(hearth.invoke("echo")["invocation"]["outcome"] == "SUCCEEDED", "a small function still runs")
+        answer = hearth.invoke("echo")["invocation"]
+        check(answer["outcome"] == "SUCCEEDED" and answer["startKind"] == "COLD", f"a small function still runs: {answer}")
+        stored = [one for one in hearth.json("snapshots", "list")["snapshots"] if one["state"] != "BUILDING"]
+        check(stored == [], f"its snapshot was not stored, nor half of it: {stored}")
 
 
 @case("hearthd: without a launcher it says what to start")

@@ -153,40 +153,63 @@ def patch_runtime(store):
     return image["digest"]
 
 
+class Load:
+    """Clients that invoke echo until `stop`, with pauses that are ever longer, so that requests
+    find instances that serve, that idle, and none."""
+
+    def __init__(self, hearth):
+        self.stop, self.bad, self.kinds, self.slowest = threading.Event(), [], [], 0.0
+        self._api = hearth.api
+        self._body = {"name": "tenants/default/functions/echo", "payload": base64.b64encode(b"{}").decode()}
+
+    def one(self, pause):
+        while not self.stop.wait(pause):
+            begin = time.monotonic()
+            try:
+                invocation = self._api.json(self._api.call(INVOKE, self._body, timeout=900).invocation)
+            except grpc.RpcError as error:
+                self.bad.append(str(error))
+                continue
+            self.slowest = max(self.slowest, time.monotonic() - begin)
+            self.kinds.append(invocation["startKind"])
+            if invocation["outcome"] != "SUCCEEDED":
+                self.bad.append(str(invocation))
+
+
 @case("images: a patched runtime is swapped in under load, without a failed or a cold request")
 def patched(world):
     store = world.image_store(lambda manifest, folder: None)
-    with Hearth(world.programs, images=store, idle_stop=1, extra=["--queue-wait=600"]) as hearth:
+    load_seconds = 60 if world.full else 0
+    with Hearth(world.programs, images=store, idle_stop=0.2, extra=["--queue-wait=600"]) as hearth:
         hearth.deploy("echo")
         old = snapshots(hearth)[0]
         check(hearth.json("images", "outdated")["uses"] == [], "nothing is outdated")
-        stop, bad, kinds = threading.Event(), [], []
-        api = hearth.api
-        body = {"name": "tenants/default/functions/echo", "payload": base64.b64encode(b"{}").decode()}
-
-        def load(_):
-            while not stop.is_set():
-                try:
-                    invocation = api.json(api.call(INVOKE, body, timeout=900).invocation)
-                except grpc.RpcError as error:
-                    bad.append(str(error))
-                    continue
-                kinds.append(invocation["startKind"])
-                if invocation["outcome"] != "SUCCEEDED":
-                    bad.append(str(invocation))
-        with ThreadPoolExecutor(2) as pool:
-            running = [pool.submit(load, number) for number in range(2)]
+        load, pauses = Load(hearth), (0.1, 0.5, 0.9)
+        begin = time.monotonic()
+        with ThreadPoolExecutor(len(pauses)) as pool:
+            running = [pool.submit(load.one, pause) for pause in pauses]
             try:
+                load.stop.wait(load_seconds / 4)
+                before = len(load.kinds)
+                swap = time.monotonic()
                 digest = patch_runtime(store)
                 check(hearth.json("images", "reload")["changed"], "the manifest has changed")
                 new = await_ready(hearth, other_than=[old["name"]])
                 await_true(lambda: hearth.json("images", "outdated")["uses"] == [], "nothing outdated any more", 120)
-                served = len(kinds)
-                await_true(lambda: len(kinds) > served + 5, "it goes on", 300)
+                swapped = time.monotonic()
+                served = len(load.kinds)
+                await_true(lambda: len(load.kinds) > served + 5, "it goes on", 300)
+                load.stop.wait(max(0, begin + load_seconds - time.monotonic()))
             finally:
-                stop.set()
+                load.stop.set()
             for one in running:
                 one.result()
-        check(not bad, f"{len(bad)} failed: {bad[:2]}")
+        seconds = time.monotonic() - begin
+        kinds = load.kinds
+        check(not load.bad, f"{len(load.bad)} failed: {load.bad[:2]}")
         check("COLD" not in kinds, f"{kinds.count('COLD')} of {len(kinds)} were cold")
+        check("RESTORED" in kinds[before:], "some found no instance")
         check(new["images"]["runtime"] == digest, str(new["images"]))
+    return [f"{len(kinds)} requests in {seconds:.0f} s: {kinds.count('WARM')} warm, {kinds.count('RESTORED')} restored, "
+            f"0 cold, 0 failed, the slowest {load.slowest:.2f} s; the swap took {swapped - swap:.0f} s of it, "
+            f"with {served - before} requests"]
