@@ -60,6 +60,7 @@ class KvmBackend::Impl {
 
   void SetWaiting(size_t count) { waiting_->SetTarget(count); }
   size_t waiting() const { return waiting_->count(); }
+  const BackendCapabilities& capabilities() const { return config_.capabilities; }
 
  private:
   absl::StatusOr<std::unique_ptr<Machine>> Make(uint32_t memory_mib, uint32_t accounted_mib,
@@ -135,13 +136,8 @@ absl::StatusOr<std::unique_ptr<Machine>> KvmBackend::Restore(RestoreSpec spec) {
 void KvmBackend::SetWaiting(size_t count) { impl_->SetWaiting(count); }
 size_t KvmBackend::waiting() const { return impl_->waiting(); }
 
-BackendCapabilities KvmBackend::capabilities() const {
-  BackendCapabilities capabilities;
-  capabilities.name = "kvm";
-  capabilities.clones = true;
-  capabilities.hot_restore = true;
-  capabilities.memory_sharing = true;
-  return capabilities;
-}
+BackendCapabilities KvmBackend::capabilities() const { return impl_->capabilities(); }
+
+BackendCapabilities LibvirtCapabilities() { return {.name = "libvirt", .vsock = false}; }
 
 }  // namespace hearth::control

@@ -16,7 +16,13 @@ struct KvmBackendConfig {
   std::string build;            // Told to launcher and VMMs, for their logs.
   // For each answer of the launcher and of a VMM.
   absl::Duration answer_timeout = absl::Seconds(10);
+  // What the launcher's machines can do: those of hearth-vmm, or LibvirtCapabilities().
+  BackendCapabilities capabilities = {
+      .name = "kvm", .clones = true, .hot_restore = true, .memory_sharing = true};
 };
+
+// When hearth-libvirt stands in hearth-launcher's place.
+BackendCapabilities LibvirtCapabilities();
 
 // Thread-safe. The launcher is connected to when the first machine is made, and again after it was
 // lost. Outlives its machines.

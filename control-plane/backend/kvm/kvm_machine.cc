@@ -62,6 +62,7 @@ absl::StatusOr<VmmProcess::Order> CreateOrder(MachineSpec spec) {
   create.set_command_line(spec.command_line);
   RETURN_IF_ERROR(AddDevices(&order, spec.disks, create.mutable_disks(), create.mutable_vsock()));
   create.set_entropy(true);
+  create.set_instance_id(spec.id);
   if (spec.console) create.mutable_console()->set_fd(Add(&order, std::move(spec.console)));
   return order;
 }

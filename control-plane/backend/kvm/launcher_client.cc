@@ -34,7 +34,8 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
   const int error = errno;
   if (error == ENOENT || error == ECONNREFUSED) {
     return absl::UnavailableError(
-        absl::StrCat("no hearth-launcher listens on ", path, "; start it as root"));
+        absl::StrCat("no hearth-launcher listens on ", path,
+                     "; start it (with --backend=libvirt: hearth-libvirt) as root"));
   }
   return Annotate(ErrnoStatus(error, absl::StrCat("connecting to ", path)),
                   "hearth-launcher cannot be reached");

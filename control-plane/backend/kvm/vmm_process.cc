@@ -53,6 +53,7 @@ absl::Status VmmProcess::SendHello(const std::string& build) {
 absl::Status VmmProcess::SendOrder(Order order, uint64_t* id) {
   *id = ++last_request_;
   order.request.set_id(*id);
+  if (order.request.has_create()) create_ = *id;
   vmm::v1::Frame frame;
   *frame.mutable_request() = std::move(order.request);
   answers_[*id] = std::nullopt;
@@ -183,8 +184,22 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
   if (it == answers_.end() || it->second.has_value()) {
     return absl::InvalidArgumentError("it answered what was not asked");
   }
+  // Before there is a guest that could have taken the answering process over.
+  if (frame.response().id() == create_ && frame.response().created().has_process()) {
+    RETURN_IF_ERROR(HandleCreated(frame.response().created(), std::move(received.fds)));
+  }
   it->second = std::move(*frame.mutable_response());
   changed_.SignalAll();
+  return absl::OkStatus();
+}
+
+absl::Status VmmProcess::HandleCreated(const vmm::v1::MachineCreated& created,
+                                       std::vector<UniqueFd> fds) {
+  if (created.process().pidfd() >= fds.size()) {
+    return absl::InvalidArgumentError("it told of a process without its descriptor");
+  }
+  guest_.pid = created.process().pid();
+  guest_.pidfd = std::move(fds[created.process().pidfd()]);
   return absl::OkStatus();
 }
 
@@ -370,18 +385,18 @@ absl::StatusOr<absl::Duration> VmmProcess::CpuTime() const {
   if (end_.has_value()) return final_cpu_;
   clockid_t clock;
   timespec time{};
-  if (clock_getcpuclockid(process_.pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+  if (clock_getcpuclockid(Measured().pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
     return ErrnoStatus("reading a VMM's CPU clock");
   }
   // The number may be another process's by now; the pidfd is not.
-  pollfd ended{process_.pidfd.get(), POLLIN, 0};
+  pollfd ended{Measured().pidfd.get(), POLLIN, 0};
   if (poll(&ended, 1, 0) != 0) return absl::UnavailableError("the VMM has just ended");
   return absl::DurationFromTimespec(time);
 }
 
 uint64_t VmmProcess::ResidentBytes() const {
   absl::MutexLock lock(&mutex_);
-  std::ifstream statm(absl::StrCat("/proc/", process_.pid, "/statm"));
+  std::ifstream statm(absl::StrCat("/proc/", Measured().pid, "/statm"));
   uint64_t size = 0, resident = 0;
   statm >> size >> resident;
   return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));

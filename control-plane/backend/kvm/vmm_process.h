@@ -78,6 +78,11 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
   void ReadAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Handle(wire::FdFrame frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status HandleCreated(const vmm::v1::MachineCreated& created, std::vector<UniqueFd> fds)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const LauncherClient::Process& Measured() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return guest_.pidfd ? guest_ : process_;
+  }
   absl::Status HandleEvent(const vmm::v1::Event& event, std::vector<UniqueFd> fds)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ChannelFailed(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -98,10 +103,12 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
   uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t create_ ABSL_GUARDED_BY(mutex_) = 0;  // The request to make a machine; 0: none was sent.
   std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);
   UniqueFd agent_ ABSL_GUARDED_BY(mutex_);
   uint64_t launcher_id_ ABSL_GUARDED_BY(mutex_) = 0;
   LauncherClient::Process process_ ABSL_GUARDED_BY(mutex_);
+  LauncherClient::Process guest_ ABSL_GUARDED_BY(mutex_);  // Where another one runs the guest.
   bool killed_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<MachineExit> told_ ABSL_GUARDED_BY(mutex_);  // By the VMM itself.
   std::optional<MachineExit> end_ ABSL_GUARDED_BY(mutex_);   // Once it is reaped.
