@@ -53,6 +53,7 @@ struct Options {
   std::string state_dir = "/var/lib/hearth";
   std::string images = "/var/lib/hearth/images";
   std::string launcher_socket = "/run/hearth/launcher.sock";
+  std::string backend = "kvm";
   uint64_t memory_mib = 0;
   double overcommit = 1;
   double idle_pause = 0.5;
@@ -81,7 +82,12 @@ void AddFlags(CLI::App* app, Options* options) {
                   "Image store: the folder with manifest.json that guest-images/build made")
       ->capture_default_str();
   app->add_option("--launcher-socket", options->launcher_socket,
-                  "Unix socket on which hearth-launcher listens")
+                  "Unix socket on which hearth-launcher listens, or hearth-libvirt")
+      ->capture_default_str();
+  app->add_option("--backend", options->backend,
+                  "kvm: machines of hearth-vmm, by hearth-launcher; libvirt: machines of QEMU, by "
+                  "hearth-libvirt, which makes no snapshots: instances boot")
+      ->check(CLI::IsMember({"kvm", "libvirt"}))
       ->capture_default_str();
   app->add_option("--memory-mib", options->memory_mib,
                   "Host memory for all instances together, in MiB; 0: nine tenths of what is free")
@@ -152,7 +158,7 @@ absl::Status CheckMemory(uint64_t memory_mib, double overcommit) {
                                                  overcommit, " of --overcommit"));
 }
 
-absl::Status CheckLauncher(const std::string& path) {
+absl::Status CheckLauncher(const std::string& path, const std::string& backend) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
@@ -165,7 +171,8 @@ absl::Status CheckLauncher(const std::string& path) {
   if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
     return absl::OkStatus();
   }
-  return ErrnoStatus(absl::StrCat("no hearth-launcher answers on ", path,
+  return ErrnoStatus(absl::StrCat("no ", backend == "kvm" ? "hearth-launcher" : "hearth-libvirt",
+                                  " answers on ", path,
                                   "; start it first (as root), or name its socket with "
                                   "--launcher-socket"));
 }
@@ -202,6 +209,7 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   backend.build = HEARTH_VERSION;
   // A VMM's answer to CreateMachine is part of a boot: where that may take long, so may this.
   backend.answer_timeout = std::max(backend.answer_timeout, absl::Seconds(options.boot_timeout));
+  if (options.backend == "libvirt") backend.capabilities = LibvirtCapabilities();
   LocalNodeConfig node;
   ASSIGN_OR_RETURN(node.backend, KvmBackend::Create(std::move(backend)));
   node.kernel = state.images->kernel();
@@ -215,7 +223,13 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.queue_wait = absl::Seconds(options.queue_wait);
   node.boot_timeout = absl::Seconds(options.boot_timeout);
   if (options.waiting_vmms >= 0) node.waiting_vmms = static_cast<size_t>(options.waiting_vmms);
-  if (options.snapshots == "on") RETURN_IF_ERROR(AddSnapshots(options, state, &node));
+  const BackendCapabilities capabilities = node.backend->capabilities();
+  if (options.snapshots == "on" && capabilities.clones) {
+    RETURN_IF_ERROR(AddSnapshots(options, state, &node));
+  } else if (options.snapshots == "on") {
+    spdlog::info("no snapshots: the backend {} makes no clones, every instance boots",
+                 capabilities.name);
+  }
   return LocalNode::Create(std::move(node));
 }
 
@@ -231,7 +245,7 @@ absl::Status Serve(const Options& options) {
   umask(0077);  // The socket's and the state's only guard.
 
   RETURN_IF_ERROR(CheckMemory(options.memory_mib, options.overcommit));
-  RETURN_IF_ERROR(CheckLauncher(options.launcher_socket));
+  RETURN_IF_ERROR(CheckLauncher(options.launcher_socket, options.backend));
   ASSIGN_OR_RETURN(const std::unique_ptr<State> state,
                    State::Open(options.state_dir, options.images));
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalNode> node, MakeNode(options, *state));

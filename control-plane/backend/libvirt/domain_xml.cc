@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/backend/libvirt/domain_xml.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/substitute.h"
+#include "control-plane/backend/libvirt/limits.h"
+#include "vmm/base/status.h"
+
+namespace hearth::libvirt {
+namespace {
+
+// Bytes of the UTF-8 sequence that `text` begins with; 0 when it is none.
+size_t SequenceBytes(absl::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
+  const uint8_t lead = byte(0);
+  if (lead < 0x80) return 1;
+  const size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
+  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return 0;
+  for (size_t i = 1; i < size; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+  }
+  // Overlong forms, surrogates, beyond U+10FFFF, and U+FFFE and U+FFFF, which XML 1.0 excludes.
+  if (lead == 0xE0 && byte(1) < 0xA0) return 0;
+  if (lead == 0xED && byte(1) > 0x9F) return 0;
+  if (lead == 0xF0 && byte(1) < 0x90) return 0;
+  if (lead == 0xF4 && byte(1) > 0x8F) return 0;
+  if (lead == 0xEF && byte(1) == 0xBF && byte(2) >= 0xBE) return 0;
+  return size;
+}
+
+absl::Status Check(const DomainSpec& spec) {
+  if (spec.memory_mib < kMinGuestMemoryMib || spec.memory_mib > kMaxGuestMemoryMib) {
+    return absl::InvalidArgumentError(absl::StrCat("a guest with ", spec.memory_mib, " MiB"));
+  }
+  if (spec.vcpu_count == 0 || spec.vcpu_count > kMaxVcpus) {
+    return absl::InvalidArgumentError(absl::StrCat("a guest with ", spec.vcpu_count, " vCPUs"));
+  }
+  if (spec.disks.size() > kMaxDisks) {
+    return absl::InvalidArgumentError(absl::StrCat(spec.disks.size(), " disks are too many"));
+  }
+  if (spec.command_line.size() > kMaxCommandLineBytes) {
+    return absl::InvalidArgumentError("the kernel's command line is too long");
+  }
+  for (const DiskSpec& disk : spec.disks) {
+    // Serials go through QEMU's own syntax, too.
+    if (disk.serial.size() > kMaxSerialBytes ||
+        disk.serial.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                      "0123456789-_.") != std::string::npos) {
+      return absl::InvalidArgumentError("a disk's serial is too long or has odd characters");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string TargetOf(size_t disk) {
+  return absl::StrCat("vd", std::string(1, static_cast<char>('a' + disk)));
+}
+
+absl::StatusOr<std::string> EscapeXml(absl::string_view text) {
+  std::string escaped;
+  escaped.reserve(text.size());
+  while (!text.empty()) {
+    const size_t size = SequenceBytes(text);
+    const char c = text[0];
+    if (size == 0) return absl::InvalidArgumentError("a string for libvirt is no UTF-8");
+    if (size == 1 && static_cast<uint8_t>(c) < 0x20) {
+      return absl::InvalidArgumentError("a string for libvirt has a control character");
+    }
+    switch (c) {
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      case '\'':
+        escaped += "&apos;";
+        break;
+      default:
+        escaped.append(text.data(), size);
+    }
+    text.remove_prefix(size);
+  }
+  return escaped;
+}
+
+absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
+  RETURN_IF_ERROR(Check(spec));
+  ASSIGN_OR_RETURN(const std::string name, EscapeXml(spec.name));
+  ASSIGN_OR_RETURN(const std::string kernel, EscapeXml(spec.kernel_path));
+  ASSIGN_OR_RETURN(const std::string command_line, EscapeXml(spec.command_line));
+  ASSIGN_OR_RETURN(const std::string agent, EscapeXml(spec.agent_socket));
+  ASSIGN_OR_RETURN(const std::string console, EscapeXml(spec.console_socket));
+  std::string devices;
+  for (size_t i = 0; i < spec.disks.size(); ++i) {
+    ASSIGN_OR_RETURN(const std::string serial, EscapeXml(spec.disks[i].serial));
+    // The path is never opened: the group's descriptor stands for it.
+    absl::StrAppend(&devices,
+                    absl::Substitute("<disk type='file' device='disk'>"
+                                     "<driver name='qemu' type='raw'/>"
+                                     "<source file='/hearth/$0' fdgroup='$0'/>"
+                                     "<target dev='$0' bus='virtio'/>$1$2"
+                                     "<address type='virtio-mmio'/></disk>\n",
+                                     TargetOf(i), spec.disks[i].read_only ? "<readonly/>" : "",
+                                     serial.empty() ? "" : "<serial>" + serial + "</serial>"));
+  }
+  if (console.empty()) {
+    devices += "<serial type='null'><target port='0'/></serial>\n";
+  } else {
+    absl::StrAppend(&devices, "<serial type='unix'><source mode='bind' path='", console,
+                    "'/><target port='0'/></serial>\n");
+  }
+  if (spec.entropy) {
+    devices +=
+        "<rng model='virtio'><backend model='random'>/dev/urandom</backend>"
+        "<address type='virtio-mmio'/></rng>\n";
+  }
+  return absl::Substitute(
+      "<domain type='$0'>\n"
+      "<name>$1</name>\n"
+      "<memory unit='MiB'>$2</memory>\n"
+      "<vcpu>$3</vcpu>\n"
+      "<os><type arch='x86_64' machine='microvm'>hvm</type><kernel>$4</kernel>"
+      "<cmdline>$5</cmdline></os>\n"
+      "<cpu mode='$6'/>\n"
+      // A guest ends by a reset, and shall stay ended.
+      "<on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>"
+      "<on_crash>destroy</on_crash>\n"
+      "<devices>\n"
+      "<controller type='usb' model='none'/>\n"
+      "<controller type='virtio-serial' index='0'><address type='virtio-mmio'/></controller>\n"
+      "<channel type='unix'><source mode='bind' path='$7'/>"
+      "<target type='virtio' name='agent'/></channel>\n"
+      "$8"
+      "<memballoon model='none'/>\n"
+      "</devices>\n"
+      "</domain>\n",
+      spec.kvm ? "kvm" : "qemu", name, spec.memory_mib, spec.vcpu_count, kernel, command_line,
+      spec.kvm ? "host-passthrough" : "maximum", agent, devices);
+}
+
+}  // namespace hearth::libvirt

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What libvirt is told of a machine (libvirt.org/formatdomain.html).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hearth::libvirt {
+
+inline constexpr char kDomainPrefix[] = "hearth-";
+
+struct DiskSpec {
+  std::string serial;
+  bool read_only = true;
+};
+
+struct DomainSpec {
+  std::string name;  // kDomainPrefix and a UUID.
+  bool kvm = false;  // Else QEMU emulates the processor.
+  uint32_t memory_mib = 0;
+  uint32_t vcpu_count = 1;
+  std::string kernel_path;
+  std::string command_line;
+  std::vector<DiskSpec> disks;  // Their files are associated as the descriptors of TargetOf().
+  bool entropy = false;
+  std::string agent_socket;    // QEMU listens on both.
+  std::string console_socket;  // Empty: what the guest writes to its serial port is dropped.
+};
+
+// The guest's name for a disk, which is also that of its group of descriptors: "vda", "vdb".
+std::string TargetOf(size_t disk);
+
+// For an element's text or an attribute in either kind of quotes. INVALID_ARGUMENT for what XML 1.0
+// cannot hold at all: control characters, and bytes that are no UTF-8.
+absl::StatusOr<std::string> EscapeXml(absl::string_view text);
+
+// The whole domain. INVALID_ARGUMENT when a limit is passed or a string cannot be told in XML.
+absl::StatusOr<std::string> DomainXml(const DomainSpec& spec);
+
+}  // namespace hearth::libvirt

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The limits of hearth-libvirt, in one place.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hearth::libvirt {
+
+// A session holds its socket's queues; a machine one thread, a console buffer and its socket's
+// queues: about 100 KiB together, beside QEMU itself.
+inline constexpr size_t kMaxSessions = 8;
+inline constexpr size_t kMaxMachines = 256;
+inline constexpr size_t kMaxQueuedRequests = 16;  // Of one machine.
+
+inline constexpr uint32_t kMinGuestMemoryMib = 16;
+inline constexpr uint32_t kMaxGuestMemoryMib = 1024 * 1024;
+inline constexpr uint32_t kMaxVcpus = 32;
+inline constexpr size_t kMaxDisks = 8;  // QEMU's microvm has few virtio-mmio places.
+inline constexpr size_t kMaxSerialBytes = 20;
+inline constexpr size_t kMaxCommandLineBytes = 2048;  // COMMAND_LINE_SIZE of Linux on x86-64.
+inline constexpr uint64_t kMaxKernelBytes = 256ull << 20;
+
+// The same as hearth-vmm's serial port has (vmm/devices/serial.h).
+inline constexpr size_t kConsoleBufferBytes = 4096;
+inline constexpr uint64_t kConsoleDefaultBytesPerSecond = 256 * 1024;
+inline constexpr uint64_t kConsoleBurstBytes = 256 * 1024;
+
+// For a QEMU that libvirt says it has destroyed, and for those that an earlier run left.
+inline constexpr int kProcessEndTimeoutMs = 10'000;
+// For libvirt's event when a QEMU has ended.
+inline constexpr uint64_t kEventTimeoutNs = 5'000'000'000;
+
+}  // namespace hearth::libvirt

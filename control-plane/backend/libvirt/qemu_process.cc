@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/backend/libvirt/qemu_process.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "control-plane/backend/libvirt/domain_xml.h"
+#include "control-plane/backend/libvirt/limits.h"
+#include "vmm/base/status.h"
+
+namespace hearth::libvirt {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+std::vector<std::string> Entries(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    names.push_back(it->path().filename().string());
+  }
+  return names;
+}
+
+std::string PidFile(const std::string& uri, const std::string& domain) {
+  const std::string root = EmbeddedRoot(uri);
+  if (!root.empty()) return absl::StrCat(root, "/run/qemu/", domain, ".pid");
+  if (absl::StartsWith(uri, "qemu:///session")) {
+    const char* const runtime = getenv("XDG_RUNTIME_DIR");
+    const char* const home = getenv("HOME");
+    return runtime != nullptr ? absl::StrCat(runtime, "/libvirt/qemu/run/", domain, ".pid")
+                              : absl::StrCat(home != nullptr ? home : "",
+                                             "/.cache/libvirt/qemu/run/", domain, ".pid");
+  }
+  return absl::StrCat("/run/libvirt/qemu/", domain, ".pid");
+}
+
+absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid) {
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return ErrnoStatus(absl::StrCat("pidfd_open of ", pid));
+  return pidfd;
+}
+
+struct ProcessStat {
+  std::string name;
+  char state = '?';
+  pid_t session = -1;
+};
+
+// proc(5), /proc/PID/stat. The name stands in parentheses and may hold some itself.
+ProcessStat StatOf(absl::string_view pid) {
+  ProcessStat stat;
+  const std::string text = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
+  const size_t begin = text.find('('), end = text.rfind(')');
+  if (begin == std::string::npos || end == std::string::npos || end < begin) return stat;
+  stat.name = text.substr(begin + 1, end - begin - 1);
+  const std::vector<std::string> rest =
+      absl::StrSplit(text.substr(end + 1), ' ', absl::SkipEmpty());
+  constexpr size_t kSession = 3;  // After state, parent and process group.
+  if (rest.size() <= kSession || !absl::SimpleAtoi(rest[kSession], &stat.session)) return stat;
+  stat.state = rest[0][0];
+  return stat;
+}
+
+uint64_t Nanoseconds(const timeval& time) {
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 +
+         static_cast<uint64_t>(time.tv_usec) * 1000;
+}
+
+absl::Status EndOrphan(pid_t pid) {
+  absl::StatusOr<UniqueFd> pidfd = OpenPidfd(pid);
+  if (!pidfd.ok()) return absl::OkStatus();  // It is gone.
+  const QemuProcess process{pid, *std::move(pidfd)};
+  if (syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0) != 0 &&
+      errno != ESRCH) {
+    return ErrnoStatus(absl::StrCat("ending QEMU ", pid, ", which an earlier run left"));
+  }
+  if (AwaitEnd(process, kProcessEndTimeoutMs)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("QEMU ", pid, " does not end"));
+}
+
+}  // namespace
+
+std::string EmbeddedRoot(absl::string_view uri) {
+  if (!absl::ConsumePrefix(&uri, "qemu:///embed?root=")) return "";
+  return std::string(uri.substr(0, uri.find('&')));
+}
+
+absl::StatusOr<QemuProcess> FindQemu(const std::string& uri, const std::string& domain) {
+  const std::string file = PidFile(uri, domain);
+  QemuProcess process;
+  if (!absl::SimpleAtoi(ReadFile(file), &process.pid) || process.pid <= 0) {
+    return absl::UnavailableError(absl::StrCat("QEMU's number cannot be read in ", file));
+  }
+  ASSIGN_OR_RETURN(process.pidfd, OpenPidfd(process.pid));
+  return process;
+}
+
+uint64_t CpuNs(const QemuProcess& process) {
+  clockid_t clock;
+  timespec time{};
+  if (clock_getcpuclockid(process.pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
+  // The number may be another process's by now; the pidfd is not.
+  if (AwaitEnd(process, 0)) return 0;
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
+bool AwaitEnd(const QemuProcess& process, int timeout_ms) {
+  pollfd ended{process.pidfd.get(), POLLIN, 0};
+  int result = 0;
+  do {
+    result = poll(&ended, 1, timeout_ms);
+  } while (result < 0 && errno == EINTR);
+  return result > 0;
+}
+
+absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
+  int found = 0;
+  for (const std::string& entry : Entries("/proc")) {
+    pid_t pid = -1;
+    if (!absl::SimpleAtoi(entry, &pid)) continue;
+    const std::string arguments = ReadFile(absl::StrCat("/proc/", entry, "/cmdline"));
+    // Each domain's secret lies in a folder of the driver's.
+    if (!absl::StrContains(arguments, absl::StrCat("guest=", kDomainPrefix)) ||
+        !absl::StrContains(arguments, absl::StrCat("\"", embedded_root, "/lib/qemu/domain-"))) {
+      continue;
+    }
+    RETURN_IF_ERROR(EndOrphan(pid));
+    ++found;
+  }
+  for (const char* folder :
+       {"/run/qemu", "/etc/qemu", "/log/qemu", "/lib/qemu", "/lib/qemu/channel/target"}) {
+    for (const std::string& entry : Entries(embedded_root + folder)) {
+      const bool ours = absl::StartsWith(entry, kDomainPrefix) ||
+                        (absl::StartsWith(entry, "domain-") &&
+                         absl::StrContains(entry, absl::StrCat("-", kDomainPrefix)));
+      std::error_code ignored;
+      if (ours) fs::remove_all(absl::StrCat(embedded_root, folder, "/", entry), ignored);
+    }
+  }
+  return found;
+}
+
+void RemoveLog(const std::string& embedded_root, const std::string& domain) {
+  if (embedded_root.empty()) return;
+  unlink(absl::StrCat(embedded_root, "/log/qemu/", domain, ".log").c_str());
+}
+
+std::vector<Reaped> ReapQemus() {
+  std::vector<Reaped> reaped;
+  const pid_t session = getsid(0);
+  for (const std::string& thread : Entries("/proc/self/task")) {
+    const std::string children = ReadFile(absl::StrCat("/proc/self/task/", thread, "/children"));
+    for (const absl::string_view child : absl::StrSplit(children, ' ', absl::SkipEmpty())) {
+      const ProcessStat stat = StatOf(child);
+      // What libvirt waits for itself is either in our session or has not executed QEMU yet.
+      if (stat.state != 'Z' || stat.session == session ||
+          !absl::StartsWith(stat.name, "qemu-system")) {
+        continue;
+      }
+      Reaped one;
+      siginfo_t info{};
+      rusage usage{};
+      if (!absl::SimpleAtoi(child, &one.pid) ||
+          // Not the library's waitid, which does not tell the resources used.
+          syscall(SYS_waitid, P_PID, one.pid, &info, WEXITED | WNOHANG, &usage) != 0 ||
+          info.si_pid == 0) {
+        continue;
+      }
+      (info.si_code == CLD_EXITED ? one.exit_code : one.signal) = info.si_status;
+      one.cpu_ns = Nanoseconds(usage.ru_utime) + Nanoseconds(usage.ru_stime);
+      one.peak_rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+      reaped.push_back(one);
+    }
+  }
+  return reaped;
+}
+
+}  // namespace hearth::libvirt

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// QEMU's processes, which libvirt does not tell of.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "vmm/base/unique_fd.h"
+
+namespace hearth::libvirt {
+
+struct QemuProcess {
+  pid_t pid = -1;
+  UniqueFd pidfd;
+};
+
+// The root= of qemu:///embed?root=FOLDER; empty for other URIs.
+std::string EmbeddedRoot(absl::string_view uri);
+
+// The process of a domain that runs, by the file in which libvirt's driver keeps its number.
+absl::StatusOr<QemuProcess> FindQemu(const std::string& uri, const std::string& domain);
+
+// Its CPU time by the kernel's account; 0 when it is gone.
+uint64_t CpuNs(const QemuProcess& process);
+
+// True when it has ended in time.
+bool AwaitEnd(const QemuProcess& process, int timeout_ms);
+
+// Kills the QEMUs that an earlier run with this embedded root left, and removes what the driver
+// keeps of them: it would take them over. How many there were.
+absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root);
+
+// What an embedded driver keeps of a domain that has ended: QEMU's log.
+void RemoveLog(const std::string& embedded_root, const std::string& domain);
+
+struct Reaped {
+  pid_t pid = -1;
+  int exit_code = 0;  // When it exited.
+  int signal = 0;     // When a signal ended it.
+  uint64_t cpu_ns = 0;
+  uint64_t peak_rss_bytes = 0;
+};
+
+// The embedded driver has QEMU detach itself; as child subreaper we get it back, and libvirt, which
+// waits until its number is free, does not reap it. Reaps those that ended, and leaves libvirt's
+// own children alone.
+std::vector<Reaped> ReapQemus();
+
+}  // namespace hearth::libvirt

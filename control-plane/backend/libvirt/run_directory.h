@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "vmm/base/unique_fd.h"
+
+namespace hearth::libvirt {
+
+// Where one hearth-libvirt keeps its files:
+//   lock       held while it runs
+//   machines/  the sockets of the machines, made by libvirt
+//   kernels/   by SHA-256: QEMU takes no descriptor for a kernel
+//   embed/     the embedded driver's root; embed/cache keeps what probing QEMU found (seconds)
+// Thread-safe.
+class RunDirectory {
+ public:
+  // Makes it, takes the lock and removes what an earlier run left in machines/ and kernels/.
+  // `shared`: a QEMU of another user is to reach its files.
+  static absl::StatusOr<std::unique_ptr<RunDirectory>> Open(const std::string& path, bool shared);
+  // Removes all but the embedded driver's configuration and cache.
+  ~RunDirectory();
+
+  // Configures the embedded driver's root. Its URI.
+  absl::StatusOr<std::string> PrepareEmbedded();
+  std::string AgentSocket(const std::string& domain) const;
+  std::string ConsoleSocket(const std::string& domain) const;
+  // A file with what the descriptor's file holds. INVALID_ARGUMENT: it is no kernel's size.
+  absl::StatusOr<std::string> Kernel(int fd) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RemoveSockets(const std::string& domain) const;
+
+ private:
+  RunDirectory(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+  absl::StatusOr<std::string> Copy(int fd, uint64_t size);
+
+  const std::string path_;
+  const UniqueFd lock_;
+  absl::Mutex mutex_;
+  // Files that were copied, by identity: device, inode, size and times.
+  std::map<std::string, std::string> copied_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace hearth::libvirt

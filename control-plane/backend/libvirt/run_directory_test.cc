@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control-plane/backend/libvirt/run_directory.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "absl/strings/match.h"
+#include "control-plane/backend/libvirt/qemu_process.h"
+
+namespace hearth::libvirt {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Folder {
+  Folder() {
+    char name[] = "/tmp/hearth-run-XXXXXX";
+    path = mkdtemp(name);
+  }
+  ~Folder() { fs::remove_all(path); }
+  std::string path;
+};
+
+UniqueFd FileWith(const std::string& content) {
+  UniqueFd fd(memfd_create("kernel", MFD_CLOEXEC));
+  REQUIRE(write(fd.get(), content.data(), content.size()) == static_cast<ssize_t>(content.size()));
+  return fd;
+}
+
+std::string Content(const std::string& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+TEST_CASE("run directory: a kernel is copied once, whoever brings it") {
+  const Folder folder;
+  const auto files = *RunDirectory::Open(folder.path, false);
+  const UniqueFd one = FileWith("vmlinux"), same = FileWith("vmlinux"), other = FileWith("other");
+  const std::string path = *files->Kernel(one.get());
+  CHECK(Content(path) == "vmlinux");
+  CHECK(*files->Kernel(one.get()) == path);
+  CHECK(*files->Kernel(same.get()) == path);
+  CHECK(Content(*files->Kernel(other.get())) == "other");
+  const fs::directory_iterator kernels(folder.path + "/kernels");
+  CHECK(std::distance(begin(kernels), end(kernels)) == 2);
+}
+
+TEST_CASE("run directory: what is no kernel's file is refused") {
+  const Folder folder;
+  const auto files = *RunDirectory::Open(folder.path, false);
+  const UniqueFd empty = FileWith("");
+  CHECK(absl::IsInvalidArgument(files->Kernel(empty.get()).status()));
+  const UniqueFd null(open("/dev/null", O_RDONLY));
+  CHECK(absl::IsInvalidArgument(files->Kernel(null.get()).status()));
+}
+
+TEST_CASE("run directory: one program uses it at a time, and removes what it made") {
+  const Folder folder;
+  {
+    const auto files = *RunDirectory::Open(folder.path, false);
+    const auto second = RunDirectory::Open(folder.path, false);
+    REQUIRE(absl::IsAlreadyExists(second.status()));
+    CHECK(absl::StrContains(second.status().message(), "--run-directory"));
+    const std::string uri = *files->PrepareEmbedded();
+    CHECK(uri == "qemu:///embed?root=" + folder.path + "/embed");
+    CHECK(EmbeddedRoot(uri) == folder.path + "/embed");
+    std::ofstream(files->AgentSocket("hearth-x")) << "";
+  }
+  CHECK_FALSE(fs::exists(folder.path + "/machines"));
+  CHECK_FALSE(fs::exists(folder.path + "/lock"));
+  CHECK(fs::exists(folder.path + "/embed/etc/qemu.conf"));
+  // One that was killed leaves its sockets to the next.
+  fs::create_directories(folder.path + "/machines");
+  std::ofstream(folder.path + "/machines/hearth-x.agent") << "";
+  const auto next = *RunDirectory::Open(folder.path, false);
+  CHECK(fs::is_empty(folder.path + "/machines"));
+}
+
+TEST_CASE("run directory: a path too long for its sockets is refused") {
+  const auto opened = RunDirectory::Open("/tmp/" + std::string(60, 'x'), false);
+  CHECK(absl::IsInvalidArgument(opened.status()));
+}
+
+TEST_CASE("qemu: only the embedded driver has a root") {
+  CHECK(EmbeddedRoot("qemu:///embed?root=/run/x") == "/run/x");
+  CHECK(EmbeddedRoot("qemu:///embed?root=/run/x&a=b") == "/run/x");
+  CHECK(EmbeddedRoot("qemu:///system").empty());
+}
+
+TEST_CASE("qemu: what the driver kept of our domains is removed, others' is not") {
+  const Folder folder;
+  for (const char* sub : {"/run/qemu", "/lib/qemu/domain-3-hearth-a", "/lib/qemu/domain-4-b"}) {
+    fs::create_directories(folder.path + sub);
+  }
+  for (const char* file : {"/run/qemu/hearth-a.xml", "/run/qemu/hearth-a.pid", "/run/qemu/b.xml",
+                           "/lib/qemu/domain-3-hearth-a/master-key.aes"}) {
+    std::ofstream(folder.path + file) << "";
+  }
+  CHECK(*RemoveOrphans(folder.path) == 0);
+  CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.xml"));
+  CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.pid"));
+  CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/domain-3-hearth-a"));
+  CHECK(fs::exists(folder.path + "/run/qemu/b.xml"));
+  CHECK(fs::exists(folder.path + "/lib/qemu/domain-4-b"));
+}
+
+}  // namespace
+}  // namespace hearth::libvirt
