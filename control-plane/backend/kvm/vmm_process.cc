@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <utility>
 
@@ -350,7 +351,8 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       if (added.ok()) return;
       exit.detail = "hearth-launcher was lost";
     } else {
-      final_cpu_ = absl::Nanoseconds(exited->cpu_ns());
+      // Who does not reap a process may not know its time when it was killed.
+      final_cpu_ = std::max(final_cpu_, absl::Nanoseconds(exited->cpu_ns()));
       if (told_.has_value()) {
         exit = *told_;
       } else if (killed_) {
@@ -391,7 +393,7 @@ absl::StatusOr<absl::Duration> VmmProcess::CpuTime() const {
   // The number may be another process's by now; the pidfd is not.
   pollfd ended{Measured().pidfd.get(), POLLIN, 0};
   if (poll(&ended, 1, 0) != 0) return absl::UnavailableError("the VMM has just ended");
-  return absl::DurationFromTimespec(time);
+  return final_cpu_ = absl::DurationFromTimespec(time);
 }
 
 uint64_t VmmProcess::ResidentBytes() const {

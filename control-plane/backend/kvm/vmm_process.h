@@ -110,9 +110,9 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   LauncherClient::Process process_ ABSL_GUARDED_BY(mutex_);
   LauncherClient::Process guest_ ABSL_GUARDED_BY(mutex_);  // Where another one runs the guest.
   bool killed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<MachineExit> told_ ABSL_GUARDED_BY(mutex_);  // By the VMM itself.
-  std::optional<MachineExit> end_ ABSL_GUARDED_BY(mutex_);   // Once it is reaped.
-  absl::Duration final_cpu_ ABSL_GUARDED_BY(mutex_);
+  std::optional<MachineExit> told_ ABSL_GUARDED_BY(mutex_);   // By the VMM itself.
+  std::optional<MachineExit> end_ ABSL_GUARDED_BY(mutex_);    // Once it is reaped.
+  mutable absl::Duration final_cpu_ ABSL_GUARDED_BY(mutex_);  // The last that is known.
   std::function<void(const MachineExit&)> on_exit_ ABSL_GUARDED_BY(mutex_);
 };
 
