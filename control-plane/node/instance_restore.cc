@@ -95,7 +95,11 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
   if (status.ok()) status = CallRestore(times);
   times->identity = lap();
   if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
-  return Explain(status, "restoring an instance", cancellation);
+  const absl::Status explained = Explain(status, "restoring an instance", cancellation);
+  // Kept apart, for a busy host makes restores late and is not the snapshot's fault.
+  return absl::IsDeadlineExceeded(status) && !absl::IsCancelled(explained)
+             ? absl::DeadlineExceededError(explained.message())
+             : explained;
 }
 
 absl::Status Instance::CallRestore(RestoreTimes* times) {

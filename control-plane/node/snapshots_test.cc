@@ -169,6 +169,23 @@ TEST_CASE(
     AwaitSnapshot(fixture, Snapshot::READY, snapshot);
     CHECK(fixture.disk->size() == 1);
   }
+  SECTION("late, as on a busy host: the snapshot stays, and goes only after thirty in a row") {
+    fixture.world->restore_error = absl::StatusCode::kDeadlineExceeded;
+    const auto late = [&](int times) {
+      fixture.world->failing_restores = times;
+      for (int i = 0; i < times; ++i) {
+        CHECK(StartOf(fixture) == hearth::v1::COLD);
+        fixture.node().Drain(kVersion, false).IgnoreError();
+      }
+    };
+    late(29);
+    CHECK(fixture.node().SnapshotOf(kVersion) == snapshot);
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+    fixture.node().Drain(kVersion, false).IgnoreError();
+    late(30);
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    AwaitSnapshot(fixture, Snapshot::READY, snapshot);
+  }
   SECTION("the backend refuses the snapshot: it is DAMAGED and made anew") {
     fixture.world->failing_restores = 1;
     fixture.world->restore_error = absl::StatusCode::kFailedPrecondition;

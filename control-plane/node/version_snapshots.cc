@@ -19,6 +19,9 @@ using hearth::snapshot::v1::Images;
 // Restores that fail for reasons of the moment must not cost a snapshot; a series of them is its
 // own fault.
 constexpr int kFailuresForVerdict = 3;
+// On a host that has too much to do every restore may be late, and boots, which take more of it,
+// are no way out.
+constexpr int kLateForVerdict = 30;
 constexpr int kLookups = 4;  // A version is not rebuilt more often than that in the meantime.
 constexpr absl::Duration kFirstRetry = absl::Seconds(5);
 constexpr absl::Duration kLongestRetry = absl::Minutes(30);
@@ -203,6 +206,7 @@ bool VersionSnapshots::EndBuild(const VersionDescription& version,
       entry.header = *built;
       entry.refused = absl::OkStatus();
       entry.failures_in_a_row = 0;
+      entry.late_in_a_row = 0;
       entry.restores = 0;
       entry.failed_builds = 0;
       entry.since = now;
@@ -232,8 +236,9 @@ void VersionSnapshots::RestoreFailed(const Header& header, const absl::Status& w
   absl::MutexLock lock(&mutex_);
   Entry* const entry = EntryOf(header);
   if (entry == nullptr) return;
-  ++entry->failures_in_a_row;
-  if (verdict || entry->failures_in_a_row >= kFailuresForVerdict) Refuse(*entry, why);
+  const bool late = absl::IsDeadlineExceeded(why);
+  const int in_a_row = late ? ++entry->late_in_a_row : ++entry->failures_in_a_row;
+  if (verdict || in_a_row >= (late ? kLateForVerdict : kFailuresForVerdict)) Refuse(*entry, why);
 }
 
 void VersionSnapshots::Restored(const Header& header, absl::Time now) {
@@ -241,6 +246,7 @@ void VersionSnapshots::Restored(const Header& header, absl::Time now) {
   Entry* const entry = EntryOf(header);
   if (entry == nullptr) return;
   entry->failures_in_a_row = 0;
+  entry->late_in_a_row = 0;
   ++entry->restores;
   entry->used = now;
 }

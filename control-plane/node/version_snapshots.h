@@ -51,7 +51,8 @@ class VersionSnapshots {
                 const absl::StatusOr<hearth::snapshot::v1::Header>& built, absl::Time now)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // A restore of it failed. When `verdict`, or for the third time in a row, it is DAMAGED.
+  // A restore of it failed. When `verdict`, or for the third time in a row, it is DAMAGED; when it
+  // was late (DEADLINE_EXCEEDED), for the thirtieth.
   void RestoreFailed(const hearth::snapshot::v1::Header& header, const absl::Status& why,
                      bool verdict) ABSL_LOCKS_EXCLUDED(mutex_);
   void Restored(const hearth::snapshot::v1::Header& header, absl::Time now)
@@ -81,7 +82,8 @@ class VersionSnapshots {
     SnapshotState state = SnapshotState::kNone;
     hearth::snapshot::v1::Header header;  // Of the one that serves, or was refused.
     absl::Status refused;
-    int failures_in_a_row = 0;
+    int failures_in_a_row = 0;  // Those that were not just late.
+    int late_in_a_row = 0;
     int64_t restores = 0;
     absl::Time used = absl::InfinitePast();
     absl::Time since = absl::InfinitePast();  // When this process first knew it.
