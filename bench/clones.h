@@ -16,6 +16,7 @@ inline constexpr int kMaxClones = 512;
 
 struct ClonesResults {
   int alive = 0;
+  std::string failure;  // Why there are no figures.
   // Each a clone's share, in bytes: of proportional memory, of private memory (guest RAM included
   // in both), and of what the host's MemAvailable has lost since before the first one.
   double pss_bytes = 0;

@@ -160,7 +160,9 @@ absl::Status RunModes(const ColdStartOptions& options, const Progress& progress,
         of_mode.skipped = std::string(possible.message());
         continue;
       }
-      RETURN_IF_ERROR(RunMode(options, mode, function, progress, &of_mode));
+      // What was measured before is worth its telling all the same.
+      const absl::Status ran = RunMode(options, mode, function, progress, &of_mode);
+      if (!ran.ok()) of_mode.failures.emplace_back(ran.message());
     }
   }
   return absl::OkStatus();
@@ -185,8 +187,10 @@ absl::Status RunAllClones(const ColdStartOptions& options, const Progress& progr
     // Anew for each: the instances of the one before would live on.
     RETURN_IF_ERROR(RunPrepare(options, "clones", options.clones));
     progress(absl::StrCat(function.name, ", ", options.clones, " clones"));
-    ASSIGN_OR_RETURN(results->clones[function.name],
-                     RunClones(Client(options.socket), function.call, options.clones));
+    auto clones = RunClones(Client(options.socket), function.call, options.clones);
+    results->clones[function.name] = clones.ok() ? *clones : ClonesResults();
+    if (!clones.ok())
+      results->clones[function.name].failure = std::string(clones.status().message());
   }
   return absl::OkStatus();
 }

@@ -143,6 +143,7 @@ std::string OpenLoopText(const OpenLoopOptions& options, const OpenLoopResults& 
 }
 
 std::string ClonesText(const ClonesResults& clones) {
+  if (!clones.failure.empty()) return absl::StrCat("clones: not measured: ", clones.failure, "\n");
   return absl::StrFormat(
       "%d clones alive, each having answered: %.2f MB of "
       "PSS each, %.2f MB private, %.2f MB of the "
@@ -235,6 +236,7 @@ nlohmann::json ColdStartJson(const ColdStartOptions& options, const ColdStartRes
     }
     if (const auto clones = results.clones.find(function.name); clones != results.clones.end()) {
       of_function["clones"] = {{"alive", clones->second.alive},
+                               {"failure", clones->second.failure},
                                {"pssBytes", clones->second.pss_bytes},
                                {"privateBytes", clones->second.private_bytes},
                                {"memAvailableLostBytes", clones->second.available_lost_bytes}};
