@@ -13,9 +13,11 @@ from .registry import case
 
 INVOKE = "hearth.v1.InvocationService/Invoke"
 MEMORY_MIB = 128
+BUSY, PAUSED = 4, 5  # Of Instance.State.
+RESTORED = 3         # Of StartKind.
 CLONE_LIMIT = 12_000_000
 VMM_LIMIT = 1_500_000
-LONGEST_HOLD = 600  # Seconds that an instance is kept from serving twice.
+LONGEST_HOLD = 300  # Seconds that an instance is kept from serving twice.
 # Of memory.stat: what a VMM's cgroup is charged for.
 CHARGES = ("anon", "shmem", "pagetables", "sec_pagetables", "kernel_stack", "percpu", "sock", "slab")
 
@@ -71,10 +73,14 @@ class Memory:
         self.charges = {name: int(stat.get(name, 0)) for name in CHARGES}
 
 
-def instances(hearth, *states):
+def instances(hearth):
+    """As protobuf messages: turning them into JSON by the hundred, time and again, would keep an emulated machine busy."""
     request = {"parent": "tenants/default/functions/echo", "pageSize": 1000}
-    found = hearth.api.json(hearth.api.call("hearth.v1.InstanceService/ListInstances", request))["instances"]
-    return [one for one in found if not states or one["state"] in states]
+    return hearth.api.call("hearth.v1.InstanceService/ListInstances", request).instances
+
+
+def count_in(hearth, state):
+    return sum(one.state == state for one in instances(hearth))
 
 
 def hold(world, hearth, count, seconds_each):
@@ -85,11 +91,11 @@ def hold(world, hearth, count, seconds_each):
     with ThreadPoolExecutor(count) as pool:
         running = []
         for number in range(count):
-            seconds = 1 + min(2 * seconds_each * (count - number), LONGEST_HOLD)
+            seconds = 1 + min(1.5 * seconds_each * (count - number), LONGEST_HOLD)
             payload = base64.b64encode(json.dumps({"sleep": seconds}).encode()).decode()
             request = {"name": "tenants/default/functions/echo", "payload": payload}
             running.append(pool.submit(hearth.api.call, INVOKE, request, timeout=1800))
-            await_true(lambda: running[0].done() or len(instances(hearth, "BUSY")) > number, f"clone {number} runs", 240)
+            await_true(lambda: running[0].done() or count_in(hearth, BUSY) > number, f"clone {number} runs", 240)
             seconds_each = max(seconds_each, (time.monotonic() - begin) / (number + 1))
             if number % 20 == 19:
                 world.tell(f"{number + 1} run after {time.monotonic() - begin:.0f} s, MemAvailable {mb(mem_available())}")
@@ -109,7 +115,7 @@ def clones(world):
         begin = time.monotonic()
         hold(world, hearth, 1, 0)
         each = time.monotonic() - begin
-        settled = lambda wanted: len(instances(hearth, "PAUSED")) == wanted and len(hearth.vmms()) == wanted + 2
+        settled = lambda wanted: count_in(hearth, PAUSED) == wanted and len(hearth.vmms()) == wanted + 2
         await_true(lambda: settled(1), "one idle clone, two VMMs that wait")
         before = mem_available()
         daemons_before = [rss(daemon.process.pid) for daemon in (hearth.hearthd, hearth.launcher)]
@@ -122,8 +128,8 @@ def clones(world):
         lost = before - mem_available()
         daemons = [rss(daemon.process.pid) for daemon in (hearth.hearthd, hearth.launcher)]
         alive = instances(hearth)
-        check(len(alive) == count and all(int(one["served"]) >= 1 for one in alive), f"{len(alive)} instances, each has answered")
-        check({one["startKind"] for one in alive} == {"RESTORED"}, "all of them clones")
+        check(len(alive) == count and all(one.served >= 1 for one in alive), f"{len(alive)} instances, each has answered")
+        check(all(one.start_kind == RESTORED for one in alive), "all of them clones")
         of = [memory for memory in map(Memory, hearth.vmms()) if memory.has_guest]
         check(len(of) == count, f"{len(of)} VMMs with a guest of {MEMORY_MIB} MiB")
     total = lambda field: sum(getattr(memory, field) for memory in of)

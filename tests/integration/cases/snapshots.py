@@ -207,7 +207,8 @@ def patched(world):
         seconds = time.monotonic() - begin
         kinds = load.kinds
         check(not load.bad, f"{len(load.bad)} failed: {load.bad[:2]}")
-        check("COLD" not in kinds, f"{kinds.count('COLD')} of {len(kinds)} were cold")
+        why = [line for line in (hearth.folder / "hearthd.log").read_text().splitlines() if " warning " in line]
+        check("COLD" not in kinds, f"{kinds.count('COLD')} of {len(kinds)} were cold: {why}")
         check("RESTORED" in kinds[before:], "some found no instance")
         check(new["images"]["runtime"] == digest, str(new["images"]))
     return [f"{len(kinds)} requests in {seconds:.0f} s: {kinds.count('WARM')} warm, {kinds.count('RESTORED')} restored, "
