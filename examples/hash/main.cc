@@ -38,6 +38,9 @@ int main() {
     return 2;
   }
   try {
+    // OpenSSL makes itself ready with its first digest. Now, that is in the snapshot of this
+    // program that is taken while it waits, and not in every start.
+    DescribePayload("");
     HttpClient api(address);
     for (;;) ServeOne(api);
   } catch (const std::exception& error) {
