@@ -237,7 +237,10 @@ absl::StatusOr<ColdStartResults> RunColdStart(const ColdStartOptions& options,
   RETURN_IF_ERROR(RunModes(options, progress, &results));
   if (options.open_loop.rate > 0) RETURN_IF_ERROR(RunOpenLoops(options, progress, &results));
   if (options.clones > 0) RETURN_IF_ERROR(RunAllClones(options, progress, &results));
-  if (!options.peer.kernel.empty()) RETURN_IF_ERROR(RunPeer(options, progress, &results));
+  if (!options.peer.kernel.empty()) {
+    const absl::Status ran = RunPeer(options, progress, &results);
+    if (!ran.ok()) results.peer_failure = std::string(ran.message());
+  }
   return results;
 }
 

@@ -21,7 +21,7 @@ namespace hearth::bench {
 inline constexpr int kMaxConcurrency = 64;
 
 struct BenchedFunction {
-  std::string name; // As in the report.
+  std::string name;  // As in the report.
   Call call;
   // At most so much more may a start into a waiting VMM take than a warm one.
   std::optional<double> target;
@@ -32,7 +32,7 @@ struct ColdStartOptions {
   std::vector<BenchedFunction> functions;
   std::vector<Mode> modes;
   int runs = 10;
-  int warmup = 5; // A working set is made of the first four recordings.
+  int warmup = 5;  // A working set is made of the first four recordings.
   int concurrency = 1;
   // A program that is called with a mode's name (or "open-loop", "clones") and
   // how many at once, and leaves hearthd on the socket such that its starts are
@@ -52,7 +52,7 @@ struct ModeResults {
   // One line for each invocation that failed or whose start was of another
   // kind.
   std::vector<std::string> failures;
-  std::string skipped; // Why there is no figure.
+  std::string skipped;  // Why there is no figure.
 };
 
 struct ColdStartResults {
@@ -61,15 +61,15 @@ struct ColdStartResults {
   std::map<std::string, OpenLoopResults> open_loops;
   std::map<std::string, ClonesResults> clones;
   std::vector<Sample> peer;
+  std::string peer_failure;
 };
 
 // FAILED_PRECONDITION for more than one at once where the clock counts
 // instructions.
-absl::StatusOr<ColdStartResults>
-RunColdStart(const ColdStartOptions &options,
-             const std::function<void(const std::string &)> &progress);
+absl::StatusOr<ColdStartResults> RunColdStart(
+    const ColdStartOptions& options, const std::function<void(const std::string&)>& progress);
 // What it refuses, before anything runs.
-absl::Status CheckLoad(const ColdStartOptions &options, const ClockKind &clock);
+absl::Status CheckLoad(const ColdStartOptions& options, const ClockKind& clock);
 
 // Of the medians: restored into a waiting VMM, less warm; and the cold boot's
 // multiple of it.
@@ -77,16 +77,13 @@ struct Comparison {
   std::optional<double> above_warm;
   std::optional<double> cold_ratio;
 };
-Comparison Compare(const std::map<Mode, ModeResults> &modes);
+Comparison Compare(const std::map<Mode, ModeResults>& modes);
 // Whether each function's target is met, without a failure in either mode.
-bool MeetsTargets(const ColdStartOptions &options,
-                  const ColdStartResults &results);
+bool MeetsTargets(const ColdStartOptions& options, const ColdStartResults& results);
 
-std::string ColdStartText(const ColdStartOptions &options,
-                          const ColdStartResults &results);
-nlohmann::json ColdStartJson(const ColdStartOptions &options,
-                             const ColdStartResults &results);
+std::string ColdStartText(const ColdStartOptions& options, const ColdStartResults& results);
+nlohmann::json ColdStartJson(const ColdStartOptions& options, const ColdStartResults& results);
 // A picture of every function's kinds of start.
-std::string ColdStartSvg(const ColdStartResults &results);
+std::string ColdStartSvg(const ColdStartResults& results);
 
-} // namespace hearth::bench
+}  // namespace hearth::bench

@@ -215,6 +215,9 @@ std::string ColdStartText(const ColdStartOptions& options, const ColdStartResult
                           "byte: p50 %.2f\n",
                           Percentile(FigureOf(results.peer, "first_byte_ms"), 50).value_or(0));
   }
+  if (!results.peer_failure.empty()) {
+    absl::StrAppend(&text, "\nQEMU: not measured: ", results.peer_failure, "\n");
+  }
   return text;
 }
 
@@ -255,6 +258,7 @@ nlohmann::json ColdStartJson(const ColdStartOptions& options, const ColdStartRes
     if (comparison.above_warm) of_function["waitingMinusWarm"] = *comparison.above_warm;
     if (comparison.cold_ratio) of_function["coldBootOfWaiting"] = *comparison.cold_ratio;
   }
+  if (!results.peer_failure.empty()) json["peerFailure"] = results.peer_failure;
   if (!results.peer.empty()) json["qemuMicrovmFromMigrationFile"] = results.peer;
   return json;
 }
