@@ -14,7 +14,7 @@ INVOKE = "hearth.v1.InvocationService/Invoke"
 DRAWN = ("getrandom", "uuid4", "boot_id", "hostname", "machine-id", "RAND_bytes", "tempfile", "random")
 CLOCK_LIMIT_NS = 20_000_000
 # Of one instance, until its offset is known well enough.
-MOST_READINGS = 100
+MOST_READINGS = 300
 TIMER_NS = 5_000_000_000
 PERIOD_NS = 5_000_000_000
 # A timer may be late by what an emulated machine needs to get to it, but not by what the snapshot was stored.
