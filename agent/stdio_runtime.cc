@@ -17,7 +17,6 @@
 
 namespace hearth::agent {
 
-using agent::v1::FunctionError;
 using agent::v1::LogLine;
 using agent::v1::ProcessExit;
 using agent::v1::Reply;
@@ -56,7 +55,7 @@ absl::Status CheckExecutable(const Sandbox& sandbox, absl::string_view program,
   }
   absl::Status status = absl::NotFoundError(absl::StrCat(program, " does not exist in PATH"));
   for (absl::string_view directory : absl::StrSplit(path_variable, ':', absl::SkipEmpty())) {
-    const absl::Status found = CheckOne(sandbox, absl::StrCat(directory, "/", program));
+    absl::Status found = CheckOne(sandbox, absl::StrCat(directory, "/", program));
     if (found.ok()) return found;
     if (!absl::IsNotFound(found)) status = found;
   }
