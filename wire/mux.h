@@ -46,12 +46,17 @@ class MuxDelegate {
   // The peer's Hello was good; `version` is what is spoken. Comes first and once.
   virtual void OnReady(const agent::v1::Hello& peer, uint32_t version) = 0;
 
+  // By value: who overrides them moves what they get.
+  // NOLINTBEGIN(performance-unnecessary-value-param)
+
   // On the agent's side. Every call must be answered once with SendReply, now or later.
   virtual void OnCall(agent::v1::Call call) { (void)call; }
 
   // On the host's side. The reply to a call in flight, of the kind that the call has.
   virtual void OnReply(agent::v1::Reply reply) { (void)reply; }
   virtual void OnEvent(agent::v1::Event event) { (void)event; }
+
+  // NOLINTEND(performance-unnecessary-value-param)
 
   // Data of a receiving stream, in order. The delegate calls Consume() as it is done with it.
   // `data` is valid during the call only.

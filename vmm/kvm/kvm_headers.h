@@ -7,6 +7,7 @@
 #include <linux/stddef.h>
 
 #undef __DECLARE_FLEX_ARRAY
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 #define __DECLARE_FLEX_ARRAY(TYPE, NAME) TYPE NAME[0]
 #include <linux/kvm.h>
 

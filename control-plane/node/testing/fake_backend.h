@@ -68,7 +68,7 @@ struct FakeWorld {
   std::atomic<int> working_sets{0};
   std::atomic<size_t> waiting{0};
   std::atomic<bool> save_fails{false};
-  std::atomic<bool> vmms_wait{false};  // Machines say that their VMMs did.
+  std::atomic<bool> vmms_wait{false};    // Machines say that their VMMs did.
   std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
   // Called when a machine is restored, before it is there.
