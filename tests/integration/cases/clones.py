@@ -17,7 +17,7 @@ BUSY, PAUSED = 4, 5  # Of Instance.State.
 RESTORED = 3         # Of StartKind.
 CLONE_LIMIT = 12_000_000
 VMM_LIMIT = 1_500_000
-LONGEST_HOLD = 300  # Seconds that an instance is kept from serving twice.
+HELD_SECONDS = 30  # So long an invocation takes, or until its VMM is thawed if that is later.
 # Of memory.stat: what a VMM's cgroup is charged for.
 CHARGES = ("anon", "shmem", "pagetables", "sec_pagetables", "kernel_stack", "percpu", "sock", "slab")
 
@@ -39,6 +39,10 @@ def mappings(pid):
         elif match := re.match(r"(\w+): +(\d+) kB", line):
             found[-1][2][match[1]] = int(match[2]) * 1024
     return found
+
+
+def cgroup_of(pid):
+    return Path("/sys/fs/cgroup") / Path(f"/proc/{pid}/cgroup").read_text().strip().split("::/")[1]
 
 
 def guest_ram(maps, size):
@@ -68,8 +72,7 @@ class Memory:
                 self.guest_pss += fields["Pss"]
             else:
                 self.vmm_private += private
-        cgroup = Path("/sys/fs/cgroup") / Path(f"/proc/{pid}/cgroup").read_text().strip().split("::/")[1]
-        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        stat = dict(line.split() for line in (cgroup_of(pid) / "memory.stat").read_text().splitlines())
         self.charges = {name: int(stat.get(name, 0)) for name in CHARGES}
 
 
@@ -83,22 +86,29 @@ def count_in(hearth, state):
     return sum(one.state == state for one in instances(hearth))
 
 
-def hold(world, hearth, count, seconds_each):
-    """`count` invocations, one started after the other, each running until the last one does if none takes much longer than
-    `seconds_each` to start: so each is in an instance of its own."""
+def hold(world, hearth, count):
+    """`count` invocations at once, each in an instance of its own. A VMM is frozen as soon as its instance has one, for
+    emulated machines that have something to do, be it to wait, would keep the processor from making the others."""
     hearth.api
     begin = time.monotonic()
+    frozen = {}
+    request = {"name": "tenants/default/functions/echo",
+               "payload": base64.b64encode(json.dumps({"sleep": HELD_SECONDS}).encode()).decode()}
     with ThreadPoolExecutor(count) as pool:
         running = []
-        for number in range(count):
-            seconds = 1 + min(1.5 * seconds_each * (count - number), LONGEST_HOLD)
-            payload = base64.b64encode(json.dumps({"sleep": seconds}).encode()).decode()
-            request = {"name": "tenants/default/functions/echo", "payload": payload}
-            running.append(pool.submit(hearth.api.call, INVOKE, request, timeout=1800))
-            await_true(lambda: running[0].done() or count_in(hearth, BUSY) > number, f"clone {number} runs", 240)
-            seconds_each = max(seconds_each, (time.monotonic() - begin) / (number + 1))
-            if number % 20 == 19:
-                world.tell(f"{number + 1} run after {time.monotonic() - begin:.0f} s, MemAvailable {mb(mem_available())}")
+        try:
+            for number in range(count):
+                running.append(pool.submit(hearth.api.call, INVOKE, request, timeout=1800))
+                await_true(lambda: any(one.done() for one in running) or count_in(hearth, BUSY) > number, f"clone {number} runs", 240)
+                for pid in set(hearth.vmms()) - set(frozen):
+                    if Memory(pid).has_guest:
+                        frozen[pid] = cgroup_of(pid) / "cgroup.freeze"
+                        frozen[pid].write_text("1")
+                if number % 20 == 19:
+                    world.tell(f"{number + 1} run after {time.monotonic() - begin:.0f} s, MemAvailable {mb(mem_available())}")
+        finally:
+            for switch in frozen.values():
+                switch.write_text("0")
         for answer in [one.result() for one in running]:
             check(answer.invocation.outcome == 1, f"{answer.invocation.error}{hearth.launcher.tail()} {hearth.hearthd.tail()}")
 
@@ -112,17 +122,13 @@ def clones(world):
     count = 100 if world.full else 10
     with Hearth(world.programs, idle_stop=7200, waiting_vmms=2, extra=["--overcommit=16", "--queue-wait=900"]) as hearth:
         hearth.deploy("echo", "--timeout", "900")
-        begin = time.monotonic()
-        hold(world, hearth, 1, 0)
-        each = time.monotonic() - begin
+        hold(world, hearth, 1)
         settled = lambda wanted: count_in(hearth, PAUSED) == wanted and len(hearth.vmms()) == wanted + 2
         await_true(lambda: settled(1), "one idle clone, two VMMs that wait")
         before = mem_available()
         daemons_before = [rss(daemon.process.pid) for daemon in (hearth.hearthd, hearth.launcher)]
         begin = time.monotonic()
-        while len(instances(hearth)) < count:
-            hold(world, hearth, count, each)
-            each *= 2
+        hold(world, hearth, count)
         took = time.monotonic() - begin
         await_true(lambda: settled(len(instances(hearth))), "all idle, two VMMs that wait", 300)
         lost = before - mem_available()
