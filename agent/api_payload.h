@@ -12,6 +12,8 @@ namespace hearth::agent {
 
 // The payload is held here so that a runtime which asks again gets it again.
 inline constexpr size_t kMaxRequestBytes = 6 * 1024 * 1024 + 64 * 1024;
+// Up to here a payload is collected as strings grow.
+inline constexpr size_t kSmallRequestBytes = 64 * 1024;
 
 // Collects the payload of an invocation, at most kMaxRequestBytes.
 class RequestPayload : public StreamHandler {
@@ -29,6 +31,8 @@ class RequestPayload : public StreamHandler {
       mux_->AbortStream(stream_id_, "the payload is over the limit");
       return arrived_(true);
     }
+    // Growing would touch as many pages again; those that are reserved and not used cost nothing.
+    if (bytes_.size() + data.size() > kSmallRequestBytes) bytes_.reserve(kMaxRequestBytes);
     bytes_.append(data.data(), data.size());
     mux_->Consume(stream_id_, data.size());
   }

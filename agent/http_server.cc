@@ -19,6 +19,9 @@ namespace hearth::agent {
 namespace {
 
 constexpr size_t kReadBytes = 64 * 1024;
+// So much of a payload lies in the kernel at most: the same few pages for all of it, where each new
+// page is one that a restored instance has to be given.
+constexpr int kSendBufferBytes = 64 * 1024;
 
 const char* ReasonPhrase(int status) { return http_status_str(static_cast<http_status>(status)); }
 
@@ -73,6 +76,7 @@ void HttpServer::Accept() {
   if (!socket) return;
   const int on = 1;
   setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes, sizeof(kSendBufferBytes));
   auto connection = std::make_unique<HttpConnection>();
   const int fd = socket.get();
   connection->socket_ = std::move(socket);

@@ -20,6 +20,10 @@ import time
 
 _BASE = "/2018-06-01/runtime/"
 _MAX_HEAD_BYTES = 64 * 1024
+_PEEK_BYTES = 4096
+# So much of a payload lies in the kernel at most: the same few pages for all of it, where each new page is
+# one that a restored instance has to be given.
+_RECEIVE_BYTES = 64 * 1024
 
 
 class ApiError(Exception):
@@ -40,7 +44,6 @@ class Api:
     def __init__(self, address):
         self._address = address
         self._socket = None
-        self._rest = b""
 
     def next(self):
         """The next invocation: (lower-case headers, payload). None: a snapshot is to be taken."""
@@ -73,6 +76,7 @@ class Api:
         if self._socket is None:
             host, _, port = self._address.rpartition(":")
             self._socket = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+            self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BYTES)
             self._socket.connect((host, int(port)))
             self._socket.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         # The last header says that hooks run here: see docs/snapshot-hooks.md.
@@ -85,15 +89,7 @@ class Api:
         return self._answer()
 
     def _answer(self):
-        data = self._rest
-        while b"\r\n\r\n" not in data:
-            if len(data) > _MAX_HEAD_BYTES:
-                raise ApiError("the Runtime API's answer has no end of its headers")
-            piece = self._socket.recv(65536)
-            if not piece:
-                raise ApiError("the Runtime API closed the connection")
-            data += piece
-        head, _, rest = data.partition(b"\r\n\r\n")
+        head = self._head()
         lines = head.decode("latin-1").split("\r\n")
         headers = {}
         for line in lines[1:]:
@@ -104,21 +100,30 @@ class Api:
             length = int(headers.get("content-length", "0"))
         except (IndexError, ValueError):
             raise ApiError(f"the Runtime API answered {lines[0]!r}") from None
-        body = bytearray(length)
-        have = min(len(rest), length)
-        body[:have] = rest[:have]
-        self._rest = rest[have:]
-        view = memoryview(body)
-        while have < length:
-            count = self._socket.recv_into(view[have:])
-            if count == 0:
+        body = b""
+        while len(body) < length:
+            # The kernel puts all of it into the place where it stays, unless a signal comes between.
+            piece = self._socket.recv(length - len(body), _socket.MSG_WAITALL)
+            if not piece:
                 raise ApiError("the Runtime API closed the connection")
-            have += count
-        view.release()
+            body = body + piece if body else piece
         if headers.get("connection", "").lower() == "close":
             self._socket.close()
             self._socket = None
         return status, headers, body
+
+    def _head(self):
+        """Takes the head of an answer off the connection, and nothing of the body."""
+        head = b""
+        while len(head) <= _MAX_HEAD_BYTES:
+            seen = head + self._socket.recv(_PEEK_BYTES, _socket.MSG_PEEK)
+            if len(seen) == len(head):
+                raise ApiError("the Runtime API closed the connection")
+            end = seen.find(b"\r\n\r\n")
+            head += self._socket.recv((len(seen) if end < 0 else end + 4) - len(head))
+            if end >= 0:
+                return head[:end]
+        raise ApiError("the Runtime API's answer has no end of its headers")
 
 
 def _header_type(report):
