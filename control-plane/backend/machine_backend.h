@@ -98,7 +98,11 @@ class Machine {
 
 struct BackendCapabilities {
   std::string name;  // "kvm"
+  // A saved machine can be restored any number of times at once; else once at a time: Restore() of
+  // one whose former restore is still there is RESOURCE_EXHAUSTED.
   bool clones = false;
+  // Save() leaves the machine paused; else it has ended when Save() returns.
+  bool survives_save = true;
   bool hot_restore = false;
   bool memory_sharing = false;
   bool vsock = true;
