@@ -86,28 +86,35 @@ absl::StatusOr<pb::Host> HostDescription(const std::string& vmm_version, const s
   return host;
 }
 
-absl::Status CheckFits(const pb::Header& header, const pb::Host& host, const pb::Images& images) {
-  const pb::Host& made_on = header.host();
-  const pb::Images& made_with = header.images();
+std::vector<std::string> HostDifferences(const pb::Host& made_on, const pb::Host& here) {
   Differences differences;
-  differences.Compare("CPU vendor", host.cpu_vendor(), made_on.cpu_vendor());
-  differences.Compare("CPU model", host.cpu_model(), made_on.cpu_model());
-  differences.Compare("CPU family", host.cpu_family(), made_on.cpu_family());
-  differences.Compare("CPU model number", host.cpu_model_number(), made_on.cpu_model_number());
-  differences.Compare("CPU stepping", host.cpu_stepping(), made_on.cpu_stepping());
-  differences.Compare("microcode", host.microcode(), made_on.microcode());
+  differences.Compare("CPU vendor", here.cpu_vendor(), made_on.cpu_vendor());
+  differences.Compare("CPU model", here.cpu_model(), made_on.cpu_model());
+  differences.Compare("CPU family", here.cpu_family(), made_on.cpu_family());
+  differences.Compare("CPU model number", here.cpu_model_number(), made_on.cpu_model_number());
+  differences.Compare("CPU stepping", here.cpu_stepping(), made_on.cpu_stepping());
+  differences.Compare("microcode", here.microcode(), made_on.microcode());
   // Sorted here and not only by who made it, for the header may be an outsider's.
-  std::vector<std::string> here(host.cpu_features().begin(), host.cpu_features().end());
-  std::vector<std::string> there(made_on.cpu_features().begin(), made_on.cpu_features().end());
-  std::sort(here.begin(), here.end());
-  std::sort(there.begin(), there.end());
+  std::vector<std::string> has(here.cpu_features().begin(), here.cpu_features().end());
+  std::vector<std::string> needs(made_on.cpu_features().begin(), made_on.cpu_features().end());
+  std::sort(has.begin(), has.end());
+  std::sort(needs.begin(), needs.end());
   std::vector<std::string> missing;
-  std::set_difference(there.begin(), there.end(), here.begin(), here.end(),
+  std::set_difference(needs.begin(), needs.end(), has.begin(), has.end(),
                       std::back_inserter(missing));
   if (!missing.empty()) {
     differences.Add(absl::StrCat("CPU features missing here: ", absl::StrJoin(missing, " ")));
   }
-  differences.Compare("VMM version", host.vmm_version(), made_on.vmm_version());
+  differences.Compare("VMM version", here.vmm_version(), made_on.vmm_version());
+  return differences.texts();
+}
+
+absl::Status CheckFits(const pb::Header& header, const pb::Host& host, const pb::Images& images) {
+  const pb::Images& made_with = header.images();
+  Differences differences;
+  for (std::string& difference : HostDifferences(header.host(), host)) {
+    differences.Add(std::move(difference));
+  }
   differences.Compare("kernel image", images.kernel(), made_with.kernel());
   differences.Compare("agent image", images.agent(), made_with.agent());
   differences.Compare("runtime image", images.runtime(), made_with.runtime());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,9 +18,14 @@ absl::StatusOr<hearth::snapshot::v1::Host> HostDescription(const std::string& vm
                                                            const std::string& cpuinfo,
                                                            const std::string& kernel_release);
 
-// Whether a snapshot can run on `host` with `images`: same CPU vendor, family, model, stepping and
-// microcode, at least the features it was made with, the same VMM version, the same images. The
-// host's kernel may be another. FAILED_PRECONDITION names everything that differs.
+// What keeps a snapshot that was made on `made_on` from running on `here`, each for itself: another
+// CPU vendor, model, family, stepping, microcode or VMM version, CPU features that are missing. The
+// kernel may be another. Empty: it runs, if the images are the same.
+std::vector<std::string> HostDifferences(const hearth::snapshot::v1::Host& made_on,
+                                         const hearth::snapshot::v1::Host& here);
+
+// Whether a snapshot can run on `host` with `images`: no HostDifferences(), and the same images.
+// FAILED_PRECONDITION names everything that differs.
 absl::Status CheckFits(const hearth::snapshot::v1::Header& header,
                        const hearth::snapshot::v1::Host& host,
                        const hearth::snapshot::v1::Images& images);
