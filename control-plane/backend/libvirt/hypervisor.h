@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// libvirt, as far as Hearth needs it. Nothing outside hypervisor.cc and event_thread.cc calls it.
+// libvirt, as far as Hearth needs it. Only hypervisor.cc, event_thread.cc and
+// host_cpu.cc call it.
 #pragma once
 
 #include <functional>

@@ -26,6 +26,11 @@ inline constexpr size_t kConsoleBufferBytes = 4096;
 inline constexpr uint64_t kConsoleDefaultBytesPerSecond = 256 * 1024;
 inline constexpr uint64_t kConsoleBurstBytes = 256 * 1024;
 
+// A processor's XML has some 80 bytes for each feature, of which there are a few hundred.
+inline constexpr size_t kMaxCpuXmlBytes = 64 * 1024;
+inline constexpr size_t kMaxCpuFileBytes = 1 << 20;  // Of `hearth doctor --json`, some 20 KiB.
+inline constexpr size_t kMaxComparedCpus = 64;
+
 // For a QEMU that libvirt says it has destroyed, and for those that an earlier run left.
 inline constexpr int kProcessEndTimeoutMs = 10'000;
 // For libvirt's event when a QEMU has ended.

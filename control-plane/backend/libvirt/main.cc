@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "control-plane/backend/libvirt/cpu_commands.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "control-plane/backend/libvirt/server.h"
 #include "vmm/base/status.h"
@@ -57,11 +59,15 @@ void Log(const std::string& line) { std::cerr << "hearth-libvirt: " << line << s
 void AddFlags(CLI::App* app, Options* options) {
   app->footer(kFooter);
   app->set_version_flag("--version", kVersion);
-  app->add_option("--listen", options->listen, "Unix socket to make, for --allow-uid alone")
-      ->required();
+  app->add_option("--listen", options->listen, "Unix socket to make, for --allow-uid alone");
   app->add_option("--allow-uid", options->allow_uid,
-                  "hearthd's user; root and this program's own are always allowed")
-      ->required();
+                  "hearthd's user; root and this program's own are always allowed");
+  app->callback([app] {
+    for (const char* flag : {"--listen", "--allow-uid"}) {
+      // A command needs neither.
+      if (app->get_subcommands().empty() && app->count(flag) == 0) throw CLI::RequiredError(flag);
+    }
+  });
   app->add_option("--uri", options->uri,
                   "libvirt's, such as qemu:///system, qemu:///session or qemu:///embed?root=FOLDER "
                   "(qemu:///embed?root=embed in --run-directory)");
@@ -253,8 +259,10 @@ int main(int argc, char** argv) {
   hearth::libvirt::Options options;
   CLI::App app(hearth::libvirt::kDescription, "hearth-libvirt");
   hearth::libvirt::AddFlags(&app, &options);
+  std::function<absl::Status()> command;
+  hearth::libvirt::AddCpuCommands(&app, &command);
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status = hearth::libvirt::Run(options);
+  const absl::Status status = command ? command() : hearth::libvirt::Run(options);
   if (!status.ok()) hearth::libvirt::Log(std::string(status.message()));
   return status.ok() ? 0 : 1;
 }
