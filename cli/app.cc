@@ -162,8 +162,10 @@ void AddOthers(CLI::App& app, Parsed* parsed) {
   remove->add_flag("-y,--yes", parsed->remove.yes, "Do not ask");
 
   CLI::App* doctor =
-      Command(app, "doctor", "Find out by measuring what this machine can run", kDoctorHelp, parsed,
+      Command(app, "doctor", "Find out by measuring what runs microVMs here", kDoctorHelp, parsed,
               [=](Session& session) { return Doctor(session, parsed->doctor); });
+  doctor->add_option("--backend", parsed->doctor.backend, "Judge only this one: kvm or libvirt")
+      ->check(CLI::IsMember({"kvm", "libvirt"}));
   doctor->add_option("--data", parsed->doctor.folder,
                      "Where hearthd keeps its data, for disk space");
   doctor->add_option("--device", parsed->doctor.device, "The KVM device (/dev/kvm)");

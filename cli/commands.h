@@ -121,6 +121,7 @@ struct DoctorOptions {
   std::string folder = "/var/lib/hearth";  // Where hearthd keeps its data: is there room?
   std::string probe;                       // hearth-kvm-probe; empty: beside `hearth`.
   std::string device = "/dev/kvm";
+  std::string backend;  // kvm or libvirt: judge that one; empty: choose.
 };
 int Doctor(Session& session, const DoctorOptions& options);
 

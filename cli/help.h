@@ -10,7 +10,7 @@ inline constexpr char kHelp[] =
   hearth invoke thumbnail --payload cat.jpg --output cat.png
   hearth logs thumbnail -f                      what it prints, as it prints
   hearth usage                                  what ran and what it costs
-  hearth doctor                                 can this machine run microVMs?
+  hearth doctor                                 what runs microVMs on this machine?
 
 Exit codes:
   0 done   1 refused or failed; nothing ran   2 wrong command line or hearth.json
@@ -110,11 +110,18 @@ Examples:
 
 inline constexpr char kDoctorHelp[] =
     R"(Measures, and assumes nothing: whether /dev/kvm is there and may be used, how fast a guest's
-kernel mode runs in it, whether it knows the instructions that Linux needs, then memory, disk,
-cgroups and QEMU. It says which way microVMs run here: directly, or in an emulated machine
-(tests/testbed), and what that costs.
+kernel mode runs in it, whether it knows the instructions that Linux needs; looks for what libvirt
+needs to run QEMU; then memory, disk and cgroups. Then it chooses hearthd's backend, the first that
+serves: hearth-vmm on KVM (kvm), QEMU on KVM by libvirt, QEMU that emulates the processor by libvirt
+(libvirt). It says why, what that costs, how to start it, and what to install for the others.
+
+Examples:
+  hearth doctor
+  hearth doctor --backend kvm              is hearth-vmm of use here?
+  hearth doctor --json | jq -r .choice
 
 Exit codes:
-  0 microVMs run directly   5 only in the emulated machine   6 not at all)";
+  0 a backend serves, or the one of --backend   5 none, only hearth-vmm in the emulated machine
+  (tests/testbed)   6 nothing)";
 
 }  // namespace hearth::cli

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `hearth doctor`: shows the diagnosis.
+#include "absl/strings/str_cat.h"
 #include "cli/doctor/host.h"
 #include "cli/format.h"
 #include "cli/json.h"
@@ -19,17 +20,8 @@ const char* StateName(Check::State state) {
   return "bad";
 }
 
-const char* WayName(Way way) {
-  switch (way) {
-    case Way::kDirect:
-      return "direct";
-    case Way::kTestbed:
-      return "testbed";
-    case Way::kNone:
-      break;
-  }
-  return "none";
-}
+constexpr char kChange[] =
+    "hearthd --backend=kvm or --backend=libvirt; `hearth doctor --backend kvm` judges that one";
 
 nlohmann::json DiagnosisJson(const Diagnosis& diagnosis) {
   nlohmann::json checks = nlohmann::json::array();
@@ -39,41 +31,61 @@ nlohmann::json DiagnosisJson(const Diagnosis& diagnosis) {
                       {"text", check.text},
                       {"advice", check.advice}});
   }
-  return {{"way", WayName(diagnosis.way)},
-          {"headline", Headline(diagnosis)},
-          {"why", diagnosis.why},
-          {"cost", diagnosis.cost},
+  const Choice& choice = diagnosis.choice;
+  const bool chosen = choice.backend != Backend::kNone;
+  const std::string accel = AccelName(choice);
+  return {{"choice", BackendName(choice.backend)},
+          {"accel", accel},
+          {"reason", choice.reason},
+          {"cost", choice.cost},
+          {"flag", chosen ? absl::StrCat("--backend=", BackendName(choice.backend)) : ""},
+          {"helperFlag", accel.empty() ? "" : "--accel=" + accel},
+          {"start", StartCommands(choice)},
+          {"change", kChange},
+          {"testbedOnly", choice.testbed},
+          {"summary", Summary(choice)},
           {"checks", checks},
           {"kvmProbe", diagnosis.probe}};
+}
+
+void PrintDiagnosis(const Diagnosis& diagnosis, std::ostream& out) {
+  const auto line = [&out](const char* label, const std::string& text) {
+    std::string padded = label;
+    padded.resize(9, ' ');
+    out << padded << SafeText(text) << "\n";
+  };
+  out << "measured\n";
+  for (const Check& check : diagnosis.checks) {
+    std::string state = StateName(check.state);
+    std::string name = check.name;
+    state.resize(4, ' ');
+    name.resize(8, ' ');
+    out << "  " << state << "  " << name << " " << SafeText(check.text) << "\n";
+    if (!check.advice.empty() && check.state != Check::State::kGood) {
+      out << "        -->      " << SafeText(check.advice) << "\n";
+    }
+  }
+  line("choice", Summary(diagnosis.choice));
+  line("why", diagnosis.choice.reason);
+  const char* label = "start";
+  for (const std::string& command : StartCommands(diagnosis.choice)) {
+    line(label, command);
+    label = "";
+  }
+  line("change", kChange);
 }
 
 }  // namespace
 
 int Doctor(Session& session, const DoctorOptions& options) {
   const Diagnosis diagnosis = Diagnose(session.options, options);
-  std::ostream& out = session.terminal.out;
   if (session.options.json) {
-    out << JsonText(DiagnosisJson(diagnosis));
+    session.terminal.out << JsonText(DiagnosisJson(diagnosis));
   } else {
-    out << "host     " << SafeText(Headline(diagnosis)) << "\n";
-    for (const Check& check : diagnosis.checks) {
-      const std::string name =
-          check.name + std::string(check.name.size() < 8 ? 8 - check.name.size() : 1, ' ');
-      out << "  " << StateName(check.state) << "  " << name << " " << SafeText(check.text) << "\n";
-      if (!check.advice.empty() && check.state != Check::State::kGood) {
-        out << "        -->      " << SafeText(check.advice) << "\n";
-      }
-    }
+    PrintDiagnosis(diagnosis, session.terminal.out);
   }
-  switch (diagnosis.way) {
-    case Way::kDirect:
-      return kExitOk;
-    case Way::kTestbed:
-      return kExitTestbedOnly;
-    case Way::kNone:
-      break;
-  }
-  return kExitNoWay;
+  if (diagnosis.choice.backend != Backend::kNone) return kExitOk;
+  return diagnosis.choice.testbed ? kExitTestbedOnly : kExitNoWay;
 }
 
 }  // namespace hearth::cli

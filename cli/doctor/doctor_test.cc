@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -67,26 +68,100 @@ TEST_CASE("doctor: this machine's own KVM is measured, when there is one") {
   CHECK(report["instructions"].size() == 3);
 }
 
-TEST_CASE("doctor: text and JSON say the same, and the exit code says which way") {
-  TemporaryFolder folder;
-  for (const bool as_json : {false, true}) {
-    std::ostringstream out;
-    std::ostringstream err;
-    Interrupt interrupt;
-    std::vector<std::string> arguments = {"doctor",       "--probe",  HEARTH_KVM_PROBE, "--device",
-                                          folder / "kvm", "--socket", folder / "socket"};
-    if (as_json) arguments.push_back("--json");
-    const int code = RunApp(arguments, Terminal{out, err}, &interrupt);
-    CHECK((code == kExitTestbedOnly || code == kExitNoWay));
-    if (as_json) {
-      const json report = json::parse(out.str());
-      CHECK(report["way"] == (code == kExitTestbedOnly ? "testbed" : "none"));
-      CHECK(report["why"] == "there is no " + (folder / "kvm"));
-    } else {
-      CHECK(out.str().find("host     KVM: not usable (there is no ") == 0);
-      CHECK(out.str().find("  note  hearthd  hearthd is not running") != std::string::npos);
-    }
+// A program that says `text` and ends with `code`.
+std::string Script(const std::string& path, const std::string& text, int code) {
+  std::ofstream(path) << "#!/bin/sh\necho '" << text << "'\nexit " << code << "\n";
+  REQUIRE(chmod(path.c_str(), 0755) == 0);
+  return path;
+}
+
+const Check& Named(const std::vector<Check>& checks, const std::string& name) {
+  for (const Check& check : checks) {
+    if (check.name == name) return check;
   }
+  FAIL("no check is named " << name);
+  return checks.front();
+}
+
+TEST_CASE("doctor: what libvirt needs is looked at, and what is missing is told with its cure") {
+  TemporaryFolder folder;
+  LibvirtPlaces places;
+  places.user = "no-such-user";
+  for (const Check& check : CheckLibvirt(places)) {
+    INFO(check.name);
+    CHECK(check.state == Check::State::kBad);
+    CHECK_FALSE(check.advice.empty());
+  }
+  CHECK(Named(CheckLibvirt(places), "helper").text == "hearth-libvirt is missing");
+  CHECK(Named(CheckLibvirt(places), "driver").advice.find("libvirt-daemon-driver-qemu") !=
+        std::string::npos);
+  CHECK(Named(CheckLibvirt(places), "user").text == "there is no user no-such-user");
+
+  places.helper = Script(folder / "helper", "hearth-libvirt 0.1.0", 0);
+  places.qemu = Script(folder / "qemu", "pc  Standard PC\nmicrovm   microvm (i386)", 0);
+  std::ofstream(folder / "libvirt_driver_qemu.so") << "x";
+  places.driver_folders = {folder / "nowhere", folder.path.string()};
+  places.user = "root";
+  for (const Check& check : CheckLibvirt(places)) {
+    INFO(check.text);
+    CHECK(check.state == Check::State::kGood);
+  }
+  CHECK(Named(CheckLibvirt(places), "helper").text == "hearth-libvirt 0.1.0 is there");
+
+  places.helper = Script(folder / "helper", "libvirt.so.0: cannot open shared object file", 127);
+  places.qemu = Script(folder / "qemu", "pc  Standard PC, no microvm", 0);
+  CHECK(Named(CheckLibvirt(places), "helper").text ==
+        "hearth-libvirt does not run: libvirt.so.0: cannot open shared object file");
+  CHECK(Named(CheckLibvirt(places), "qemu").text ==
+        "qemu-system-x86_64 has no machine type microvm");
+}
+
+struct Ran {
+  int code = 0;
+  std::string out;
+};
+
+Ran RunDoctor(const TemporaryFolder& folder, std::vector<std::string> more) {
+  std::vector<std::string> arguments = {"doctor",       "--probe",  HEARTH_KVM_PROBE, "--device",
+                                        folder / "kvm", "--socket", folder / "socket"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  std::ostringstream out, err;
+  Interrupt interrupt;
+  const int code = RunApp(arguments, Terminal{out, err}, &interrupt);
+  return {code, out.str()};
+}
+
+TEST_CASE("doctor: text and JSON say the same, and the exit code says whether a backend serves") {
+  TemporaryFolder folder;
+  const Ran text = RunDoctor(folder, {});
+  const Ran machines = RunDoctor(folder, {"--json"});
+  CHECK(text.code == machines.code);
+  const json report = json::parse(machines.out);
+  // What libvirt needs may be here or not; this KVM is not.
+  CHECK(report["choice"] == (text.code == kExitOk ? "libvirt" : "none"));
+  CHECK(report["accel"] == (text.code == kExitOk ? "tcg" : ""));
+  CHECK(report["flag"] == (text.code == kExitOk ? "--backend=libvirt" : ""));
+  CHECK(report["testbedOnly"] == (text.code == kExitTestbedOnly));
+  const std::string reason = report["reason"];
+  CHECK(reason.find("KVM is not usable (there is no " + (folder / "kvm")) == 0);
+  const std::string summary = report["summary"];
+  CHECK(summary.find(report["choice"].get<std::string>() + ": ") == 0);
+  CHECK(text.out.find("\nchoice   " + summary + "\n") != std::string::npos);
+  CHECK(text.out.find("\nwhy      " + reason + "\n") != std::string::npos);
+  CHECK(text.out.find("\nchange   " + report["change"].get<std::string>()) != std::string::npos);
+  CHECK(text.out.find("  note  hearthd  hearthd is not running") != std::string::npos);
+}
+
+TEST_CASE("doctor: --backend judges that backend only") {
+  TemporaryFolder folder;
+  const Ran kvm = RunDoctor(folder, {"--backend", "kvm", "--json"});
+  CHECK((kvm.code == kExitTestbedOnly || kvm.code == kExitNoWay));
+  CHECK(json::parse(kvm.out)["choice"] == "none");
+  CHECK(json::parse(kvm.out)["reason"].get<std::string>().find("libvirt") == std::string::npos);
+  const Ran libvirt = RunDoctor(folder, {"--backend", "libvirt", "--json"});
+  CHECK((libvirt.code == kExitOk || libvirt.code == kExitNoWay));
+  CHECK(json::parse(libvirt.out)["choice"] == (libvirt.code == kExitOk ? "libvirt" : "none"));
+  CHECK(RunDoctor(folder, {"--backend", "xen"}).code == kExitUsage);
 }
 
 }  // namespace

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host has besides KVM, and the decision.
+// What the host has besides KVM and libvirt, and the whole diagnosis.
 #include "cli/doctor/host.h"
 
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "cli/doctor/programs.h"
 #include "cli/format.h"
 
 namespace hearth::cli {
@@ -103,19 +103,11 @@ Check CgroupCheck() {
   return check;
 }
 
-bool InPath(const std::string& program) {
-  const char* path = std::getenv("PATH");
-  for (const auto& folder : absl::StrSplit(path != nullptr ? path : "/usr/bin:/bin", ':')) {
-    if (access((std::string(folder) + "/" + program).c_str(), X_OK) == 0) return true;
-  }
-  // Where administrators' programs are, whoever asks.
-  return access(("/usr/sbin/" + program).c_str(), X_OK) == 0;
-}
-
 Check ProgramCheck(const std::string& name, const std::string& program, const std::string& package,
-                   const std::string& use, Check::State without) {
-  if (InPath(program)) return {name, Check::State::kGood, program + " is there, " + use, ""};
-  return {name, without, program + " is missing, " + use, "apt-get install " + package};
+                   const std::string& use) {
+  if (!FindProgram(program).empty())
+    return {name, Check::State::kGood, program + " is there, " + use, ""};
+  return {name, Check::State::kBad, program + " is missing, " + use, "apt-get install " + package};
 }
 
 Check DaemonCheck(const std::string& socket) {
@@ -127,51 +119,91 @@ Check DaemonCheck(const std::string& socket) {
           failure.advice.empty() ? "" : failure.advice.front()};
 }
 
+Check VmmCheck() {
+  std::string missing;
+  for (const char* program : {"hearth-launcher", "hearth-vmm"}) {
+    if (FindProgram(program).empty()) {
+      absl::StrAppend(&missing, missing.empty() ? "" : " and ", program);
+    }
+  }
+  if (missing.empty()) {
+    return {"vmm", Check::State::kGood, "hearth-launcher and hearth-vmm are there", ""};
+  }
+  return {
+      "vmm", Check::State::kBad,
+      missing + (missing.find(' ') == std::string::npos ? " is missing" : " are missing"),
+      "Build them (the targets hearth-launcher and hearth-vmm), or install them beside hearth."};
+}
+
+// What tests/testbed needs, beside its kernel, which is built on demand.
+std::vector<Check> TestbedChecks() {
+  return {
+      ProgramCheck("testbed", "qemu-system-x86_64", "qemu-system-x86",
+                   "which is the emulated machine"),
+      ProgramCheck("busybox", "busybox", "busybox-static", "which starts the emulated machine")};
+}
+
+Check RootCheck() {
+  if (geteuid() == 0) {
+    return {"root", Check::State::kGood, "hearth-launcher and hearth-libvirt can be started", ""};
+  }
+  return {"root", Check::State::kNote,
+          "you are not root, which starts hearth-launcher and hearth-libvirt",
+          "Start them by sudo; hearthd and hearth need no root."};
+}
+
+// What is bad, in one line; empty: nothing.
+std::string Missing(const std::vector<Check>& checks) {
+  std::string texts;
+  for (const Check& check : checks) {
+    if (check.state == Check::State::kBad) {
+      absl::StrAppend(&texts, texts.empty() ? "" : ", ", check.text);
+    }
+  }
+  return texts;
+}
+
 }  // namespace
 
 Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options) {
+  const Backend only = options.backend == "kvm"       ? Backend::kKvm
+                       : options.backend == "libvirt" ? Backend::kLibvirt
+                                                      : Backend::kNone;
   Diagnosis diagnosis;
+  std::vector<Check>& checks = diagnosis.checks;
+  Measured measured;
   diagnosis.probe = RunProbe(options.probe, options.device);
-  const KvmVerdict kvm = JudgeProbe(diagnosis.probe, options.device);
-  diagnosis.checks.push_back({"KVM", kvm.usable ? Check::State::kGood : Check::State::kBad,
-                              (kvm.usable ? "usable: " : "not usable: ") + kvm.why, kvm.advice});
-  diagnosis.checks.push_back(MemoryCheck());
-  diagnosis.checks.push_back(DiskCheck(options.folder));
-  diagnosis.checks.push_back(CgroupCheck());
-  diagnosis.checks.push_back(ProgramCheck("erofs", "mkfs.erofs", "erofs-utils",
-                                          "which builds disks of code", Check::State::kBad));
-  const Check::State needed = kvm.usable ? Check::State::kNote : Check::State::kBad;
-  diagnosis.checks.push_back(ProgramCheck("qemu", "qemu-system-x86_64", "qemu-system-x86",
-                                          "which is the emulated machine", needed));
-  diagnosis.checks.push_back(ProgramCheck("busybox", "busybox", "busybox-static",
-                                          "which starts the emulated machine", needed));
-  diagnosis.checks.push_back(
-      {"vhost", Check::State::kGood, "not needed: vsock is hearth-vmm's own", ""});
-  diagnosis.checks.push_back(DaemonCheck(global.socket));
-  if (kvm.usable) {
-    diagnosis.way = Way::kDirect;
-    return diagnosis;
+  measured.kvm = JudgeProbe(diagnosis.probe, options.device);
+  checks.push_back({"KVM", measured.kvm.usable ? Check::State::kGood : Check::State::kBad,
+                    (measured.kvm.usable ? "usable: " : "not usable: ") + measured.kvm.why,
+                    measured.kvm.advice});
+  const Check vmm = VmmCheck();
+  std::vector<Check> libvirt;
+  if (only != Backend::kKvm) libvirt = CheckLibvirt(UsualLibvirtPlaces());
+  const std::vector<Check> testbed = TestbedChecks();
+  measured.vmm_missing = Missing({vmm});
+  measured.libvirt_missing = Missing(libvirt);
+  measured.testbed = Missing(testbed).empty();
+  diagnosis.choice = Choose(measured, only);
+  // What is missing for a backend that was not chosen, though it was considered, hinders nobody.
+  const auto add = [&](Check check, bool needed) {
+    if (check.state == Check::State::kBad && !needed) check.state = Check::State::kNote;
+    checks.push_back(std::move(check));
+  };
+  const Backend chosen = diagnosis.choice.backend;
+  if (only != Backend::kLibvirt) add(vmm, measured.kvm.usable || chosen == Backend::kNone);
+  for (const Check& check : libvirt) add(check, chosen == Backend::kNone);
+  if (only != Backend::kLibvirt) {
+    for (const Check& check : testbed) add(check, false);
   }
-  diagnosis.why = kvm.why;
-  if (InPath("qemu-system-x86_64") && InPath("busybox")) {
-    diagnosis.way = Way::kTestbed;
-    diagnosis.cost = "every instruction is emulated: seconds where hardware takes milliseconds";
-  }
+  checks.push_back(RootCheck());
+  checks.push_back(MemoryCheck());
+  checks.push_back(DiskCheck(options.folder));
+  checks.push_back(CgroupCheck());
+  checks.push_back(
+      ProgramCheck("erofs", "mkfs.erofs", "erofs-utils", "which builds disks of code"));
+  checks.push_back(DaemonCheck(global.socket));
   return diagnosis;
-}
-
-std::string Headline(const Diagnosis& diagnosis) {
-  switch (diagnosis.way) {
-    case Way::kDirect:
-      return "KVM: usable";
-    case Way::kTestbed:
-      return "KVM: not usable (" + diagnosis.why + ") -> an emulated machine (tests/testbed); " +
-             diagnosis.cost;
-    case Way::kNone:
-      break;
-  }
-  return "KVM: not usable (" + diagnosis.why +
-         ") -> nothing else is here: apt-get install qemu-system-x86 busybox-static";
 }
 
 }  // namespace hearth::cli

@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/doctor/choice.h"
 
 namespace hearth::cli {
 
-// doctor's own exit codes; 0 is kDirect.
+// doctor's own exit codes; 0: a backend serves, or the one that --backend names does.
 inline constexpr int kExitTestbedOnly = 5;
 inline constexpr int kExitNoWay = 6;
 
@@ -23,31 +24,29 @@ struct Check {
   std::string advice;  // What to do; empty when there is nothing to be done.
 };
 
-enum class Way { kDirect, kTestbed, kNone };
-
 struct Diagnosis {
-  Way way = Way::kNone;
-  std::string why;   // Why not directly; empty for kDirect.
-  std::string cost;  // What the way costs; empty for kDirect.
+  Choice choice;
   std::vector<Check> checks;
   nlohmann::json probe;  // hearth-kvm-probe's report, for machines.
 };
 
-// What one line says about a probe's report ("usable: ..." or why not).
-struct KvmVerdict {
-  bool usable = false;
-  std::string why;
-  std::string advice;
-};
 KvmVerdict JudgeProbe(const nlohmann::json& probe, const std::string& device);
 
 // The output of hearth-kvm-probe on `device`; deviceStatus tells when the probe itself cannot be
 // run.
 nlohmann::json RunProbe(const std::string& probe, const std::string& device);
 
-Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options);
+// Where what hearth-libvirt needs is looked for.
+struct LibvirtPlaces {
+  std::string helper;                       // hearth-libvirt; empty: it is nowhere.
+  std::string qemu;                         // qemu-system-x86_64; empty: it is nowhere.
+  std::vector<std::string> driver_folders;  // One of them has libvirt's QEMU driver.
+  std::string user = "libvirt-qemu";        // And group: the driver wants both, also as root.
+};
+LibvirtPlaces UsualLibvirtPlaces();
+// Good or bad each; all must be good.
+std::vector<Check> CheckLibvirt(const LibvirtPlaces& places);
 
-// The line that quickstart shows, without its label: "KVM: usable", "KVM: not usable (why) -> ...".
-std::string Headline(const Diagnosis& diagnosis);
+Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options);
 
 }  // namespace hearth::cli

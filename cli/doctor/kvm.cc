@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of the diagnosis that is about KVM.
-#include <fcntl.h>
-#include <poll.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <filesystem>
 
 #include "absl/status/status.h"
 #include "cli/doctor/host.h"
-#include "vmm/base/unique_fd.h"
+#include "cli/doctor/programs.h"
 
 namespace hearth::cli {
 namespace {
@@ -21,16 +12,6 @@ namespace {
 nlohmann::json Unprobed(absl::StatusCode code, const std::string& message) {
   return {{"deviceStatus", {{"code", static_cast<int>(code)}, {"message", message}}},
           {"usable", false}};
-}
-
-std::string Beside(const char* program) {
-  std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  for (const auto& folder : {self.parent_path(), self.parent_path() / "../libexec/hearth",
-                             self.parent_path() / "../vmm/kvm"}) {
-    if (access((folder / program).c_str(), X_OK) == 0) return folder / program;
-  }
-  return (self.parent_path() / program).string();
 }
 
 std::string Million(double per_second) {
@@ -42,41 +23,14 @@ std::string Million(double per_second) {
 }  // namespace
 
 nlohmann::json RunProbe(const std::string& probe, const std::string& device) {
-  const std::string program = probe.empty() ? Beside("hearth-kvm-probe") : probe;
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0)
-    return Unprobed(absl::StatusCode::kInternal, std::strerror(errno));
-  UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, writer.get(), STDOUT_FILENO);
-  std::string name = program;
-  std::string argument = device;
-  char* argv[] = {name.data(), argument.data(), nullptr};
-  pid_t pid = 0;
-  const int error = posix_spawn(&pid, program.c_str(), &actions, nullptr, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) {
-    return Unprobed(absl::StatusCode::kUnknown,
-                    "cannot run " + program + ": " + std::strerror(error));
-  }
-  writer.reset();
-  std::string output;
-  char buffer[4096];
-  while (true) {
-    const ssize_t count = read(reader.get(), buffer, sizeof buffer);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) break;
-    output.append(buffer, static_cast<size_t>(count));
-  }
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  nlohmann::json report = nlohmann::json::parse(output, nullptr, false);
-  if (status != 0 || report.is_discarded()) {
+  const std::string found = probe.empty() ? FindProgram("hearth-kvm-probe") : probe;
+  const std::string program = found.empty() ? "hearth-kvm-probe" : found;
+  const absl::StatusOr<ProgramResult> ran = RunProgram({program, device}, /*errors=*/false);
+  if (!ran.ok()) return Unprobed(ran.status().code(), std::string(ran.status().message()));
+  nlohmann::json report = nlohmann::json::parse(ran->output, nullptr, false);
+  if (ran->wait_status != 0 || report.is_discarded()) {
     return Unprobed(absl::StatusCode::kInternal,
-                    program + " ended with wait status " + std::to_string(status));
+                    program + " ended with wait status " + std::to_string(ran->wait_status));
   }
   return report;
 }

@@ -154,16 +154,19 @@ def kvm(world, _, kind, words):
     ("a device that is none", "other", "no KVM device"),
 ])
 def doctor(world, _, kind, words):
-    done = subprocess.run([*forbid_kvm(kind), world.programs / "hearth", "doctor"], stdout=subprocess.PIPE)
+    done = subprocess.run([*forbid_kvm(kind), world.programs / "hearth", "doctor", "--backend", "kvm"],
+                          stdout=subprocess.PIPE)
     check(done.returncode in (5, 6), f"doctor ended with {done.returncode}: {done.stdout.decode()}")
     check_in(words, done.stdout.decode())
 
 
-@case("kvm: doctor finds the one of this machine usable, by measuring")
+@case("kvm: doctor finds the one of this machine usable, by measuring, and chooses it")
 def doctor_usable(world):
-    done = subprocess.run([world.programs / "hearth", "doctor"], stdout=subprocess.PIPE)
-    check(done.returncode == 0, done.stdout.decode())
-    check_in("million instructions a second", done.stdout.decode())
+    for only in ([], ["--backend", "kvm"]):
+        done = subprocess.run([world.programs / "hearth", "doctor", *only], stdout=subprocess.PIPE)
+        check(done.returncode == 0, done.stdout.decode())
+        check_in("million instructions a second", done.stdout.decode())
+        check_in("\nchoice   kvm: ", done.stdout.decode())
 
 
 @case("disk: a full one refuses the upload, and hearthd serves on")
