@@ -124,7 +124,7 @@ TEST_CASE("invoke: stations are hearthd's, the reply is the client's; cold and w
 TEST_CASE("invoke: a hearthd that is not there is an error, not a sample") {
   InvokeOptions options;
   options.socket = "/nonexistent/socket";
-  options.function = "tenants/t/functions/f";
+  options.call.function = "tenants/t/functions/f";
   CHECK(RunInvoke(options, [](const std::string&) {}).status().code() ==
         absl::StatusCode::kUnavailable);
 }

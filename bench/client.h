@@ -7,15 +7,10 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "bench/call.h"
 #include "hearth/v1/services.grpc.pb.h"
 
 namespace hearth::bench {
-
-struct Call {
-  std::string function;  // tenants/{tenant}/functions/{function}
-  std::string payload = "{}";
-  std::string content_type = "application/json";
-};
 
 // An invocation as its client saw it.
 struct Reply {

@@ -2,12 +2,11 @@
 #include <fstream>
 #include <memory>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "bench/cold_start.h"
-#include "bench/command.h"
+#include "bench/starts_command.h"
 #include "vmm/base/status.h"
 
 namespace hearth::bench {
@@ -20,6 +19,7 @@ constexpr char kHelp[] =
   store      restored; the snapshot is read from the store
   resident   restored; the snapshot's memory is resident; a new VMM process
   waiting    restored; the memory is resident, and a VMM process waits
+  restored   restored in any of these ways
   warm       an instance that has served
 What hearthd says of each start is held against the mode; another kind of start is a failure, which is
 counted and is in no figure. Starts of a kind want a hearthd that makes them: --prepare names a program
@@ -39,38 +39,12 @@ Examples:
   hearth-bench cold-start --function wordfreq --modes cold-disk --evict /var/lib/hearth/snapshots)";
 
 struct ColdStartCommand {
-  ColdStartOptions options;
-  std::vector<std::string> functions;
+  StartsCommand starts;
   std::vector<std::string> targets;
-  std::string modes = "cold-boot,store,resident,waiting,warm";
-  std::string payload_file;
-  std::string content_type;
   std::string waterfall_file;
   Output output;
   bool check = false;
 };
-
-std::string GuessContentType(const std::string& file) {
-  if (absl::EndsWith(file, ".jpg") || absl::EndsWith(file, ".jpeg")) return "image/jpeg";
-  if (absl::EndsWith(file, ".json") || file.empty()) return "application/json";
-  if (absl::EndsWith(file, ".txt") || absl::EndsWith(file, ".md")) return "text/plain";
-  return "application/octet-stream";
-}
-
-absl::StatusOr<BenchedFunction> ParseFunction(const ColdStartCommand& command,
-                                              const std::string& text) {
-  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-  BenchedFunction function;
-  function.name = parts.first;
-  function.call.function = FunctionName(parts.first);
-  const std::string& file = parts.second.empty() ? command.payload_file : parts.second;
-  if (!file.empty()) {
-    ASSIGN_OR_RETURN(function.call.payload, ReadPayload(file));
-  }
-  function.call.content_type =
-      command.content_type.empty() ? GuessContentType(file) : command.content_type;
-  return function;
-}
 
 absl::Status AddTargets(const std::vector<std::string>& targets, ColdStartOptions* options) {
   for (const std::string& text : targets) {
@@ -91,15 +65,8 @@ absl::Status AddTargets(const std::vector<std::string>& targets, ColdStartOption
 }
 
 absl::Status Parse(ColdStartCommand* command) {
-  for (const std::string& text : command->functions) {
-    ASSIGN_OR_RETURN(BenchedFunction function, ParseFunction(*command, text));
-    command->options.functions.push_back(std::move(function));
-  }
-  for (const absl::string_view name : absl::StrSplit(command->modes, ',', absl::SkipEmpty())) {
-    ASSIGN_OR_RETURN(const Mode mode, ModeOf(name));
-    command->options.modes.push_back(mode);
-  }
-  ColdStartOptions& options = command->options;
+  RETURN_IF_ERROR(ParseStarts(&command->starts));
+  ColdStartOptions& options = command->starts.options;
   if (options.modes.empty() && options.open_loop.rate == 0 && options.clones == 0) {
     return absl::InvalidArgumentError("nothing to do: give --modes, --rate or --clones");
   }
@@ -119,29 +86,20 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
 
 int Run(ColdStartCommand* command) {
   if (const absl::Status parsed = Parse(command); !parsed.ok()) return Fail(parsed.message());
-  const auto results = RunColdStart(command->options, ShowProgress);
+  const ColdStartOptions& options = command->starts.options;
+  const auto results = RunColdStart(options, ShowProgress);
   if (!results.ok()) return Fail(results.status().message());
-  const int printed = Print(command->output, ColdStartText(command->options, *results),
-                            ColdStartJson(command->options, *results));
+  const int printed =
+      Print(command->output, ColdStartText(options, *results), ColdStartJson(options, *results));
   if (!command->waterfall_file.empty()) {
     const absl::Status drawn = WriteFile(command->waterfall_file, ColdStartSvg(*results));
     if (!drawn.ok()) return Fail(drawn.message());
   }
-  if (command->check && !MeetsTargets(command->options, *results)) return kExitMissed;
+  if (command->check && !MeetsTargets(options, *results)) return kExitMissed;
   return printed;
 }
 
-}  // namespace
-
-namespace {
-
 void AddLoad(CLI::App* cold, ColdStartOptions* options) {
-  cold->add_option("--runs", options->runs, "Samples of each (10)")->check(CLI::Range(1, 1000000));
-  cold->add_option(
-          "--warmup", options->warmup,
-          "Rounds that are discarded before a function's first restores (5: four still record "
-          "what later ones load at once); before the other kinds at most 2")
-      ->check(CLI::Range(0, 1000));
   cold->add_option("--concurrency", options->concurrency,
                    "Closed loop: invocations at once (1); above 1 not where "
                    "instructions are counted")
@@ -163,23 +121,16 @@ void AddLoad(CLI::App* cold, ColdStartOptions* options) {
       ->check(CLI::Range(1, kMaxClones));
 }
 
-void AddModes(CLI::App* cold, ColdStartCommand* command) {
-  ColdStartOptions& options = command->options;
-  cold->add_option("--modes", command->modes, "Kinds of start, in this order; '' for none")
-      ->capture_default_str();
-  cold->add_option("--prepare", options.prepare,
-                   "Called before each mode with its name (also open-loop, "
-                   "clones) and how many at "
-                   "once");
-  cold->add_option("--evict", options.evict,
+void AddOthers(CLI::App* cold, ColdStartOptions* options) {
+  cold->add_option("--evict", options->evict,
                    "For cold-disk: a folder to drop from the page cache, as "
                    "the snapshots' and the "
                    "images'; may be repeated")
       ->take_all();
-  cold->add_option("--peer-kernel", options.peer.kernel,
+  cold->add_option("--peer-kernel", options->peer.kernel,
                    "A Linux (vmlinux): QEMU's microvm is measured too, restoring it");
-  cold->add_option("--peer-initrd", options.peer.initrd, "Its init writes \"tick\" without end");
-  options.peer.machine.qemu = "qemu-system-x86_64";
+  cold->add_option("--peer-initrd", options->peer.initrd, "Its init writes \"tick\" without end");
+  options->peer.machine.qemu = "qemu-system-x86_64";
 }
 
 }  // namespace
@@ -190,18 +141,9 @@ void AddColdStart(CLI::App* app, Commands* commands) {
   cold->footer(kHelp);
   // A script's own options come first, its caller's behind them.
   cold->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  AddSocket(cold, &command->options.socket);
-  cold->add_option("--function", command->functions,
-                   "Its id or name, and a file with its payload: NAME[=FILE]; "
-                   "may be repeated")
-      ->required()
-      ->take_all();
-  cold->add_option("--payload", command->payload_file,
-                   "For functions without a file of their own; else the payload is {}");
-  cold->add_option("--content-type", command->content_type,
-                   "Of all payloads (by the file's name: JPEG, JSON, text, or bytes)");
-  AddModes(cold, command.get());
-  AddLoad(cold, &command->options);
+  AddStarts(cold, "cold-boot,store,resident,waiting,warm", &command->starts);
+  AddOthers(cold, &command->starts.options);
+  AddLoad(cold, &command->starts.options);
   cold->add_option(
           "--target", command->targets,
           "FUNCTION=NUMBER: what a restore into a waiting VMM may take above a warm one; may "

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iostream>
 
+#include "vmm/base/status.h"
+
 namespace hearth::bench {
 namespace {
 
@@ -64,6 +66,21 @@ int Print(const Output& output, const std::string& text, const nlohmann::json& j
   file << document;
   file.close();
   return file ? 0 : Fail("cannot write " + output.samples_file);
+}
+
+void AddCall(CLI::App* command, CallOptions* options) {
+  command->add_option("--function", options->call.function, "Its id or name")->required();
+  command->add_option("--payload", options->payload_file, "A file; without one the payload is {}");
+  command->add_option("--content-type", options->call.content_type, "Of the payload");
+}
+
+absl::StatusOr<Call> ReadCall(const CallOptions& options) {
+  Call call = options.call;
+  call.function = FunctionName(call.function);
+  if (!options.payload_file.empty()) {
+    ASSIGN_OR_RETURN(call.payload, ReadPayload(options.payload_file));
+  }
+  return call;
 }
 
 std::string FunctionName(const std::string& name_or_id) {

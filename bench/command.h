@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "bench/boot.h"
+#include "bench/call.h"
 
 namespace hearth::bench {
 
@@ -38,6 +39,16 @@ void ShowProgress(const std::string& what);
 int Fail(absl::string_view message);
 // Prints the table or the JSON, writes the samples' file; the exit code.
 int Print(const Output& output, const std::string& text, const nlohmann::json& json);
+
+// The one invocation that a subcommand makes again and again: --function, --payload,
+// --content-type.
+struct CallOptions {
+  Call call;
+  std::string payload_file;
+};
+void AddCall(CLI::App* command, CallOptions* options);
+// With the function's whole name and the payload. NOT_FOUND when that cannot be read.
+absl::StatusOr<Call> ReadCall(const CallOptions& options);
 
 // "wordfreq" is tenants/default/functions/wordfreq.
 std::string FunctionName(const std::string& name_or_id);

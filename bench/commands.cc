@@ -46,13 +46,10 @@ int Report(const BootOptions& options, const absl::StatusOr<BootResults>& result
   return printed;
 }
 
-int Invoke(InvokeOptions options, const std::string& payload_file, const Output& output) {
-  if (!payload_file.empty()) {
-    auto payload = ReadPayload(payload_file);
-    if (!payload.ok()) return Fail(payload.status().message());
-    options.payload = *std::move(payload);
-  }
-  options.function = FunctionName(options.function);
+int Invoke(InvokeOptions options, const CallOptions& call, const Output& output) {
+  const auto read = ReadCall(call);
+  if (!read.ok()) return Fail(read.status().message());
+  options.call = *read;
   const auto results = RunInvoke(options, ShowProgress);
   if (!results.ok()) return Fail(results.status().message());
   return Print(output, InvokeText(options, *results), InvokeJson(options, *results));
@@ -107,24 +104,21 @@ void AddRestore(CLI::App* app, Commands* commands) {
 void AddInvoke(CLI::App* app, Commands* commands) {
   struct Options {
     InvokeOptions invoke;
-    std::string payload_file;
+    CallOptions call;
     Output output;
   };
   auto options = std::make_shared<Options>();
   CLI::App* invoke = app->add_subcommand("invoke", "A function's invocations, cold and warm");
   invoke->footer(kInvokeHelp);
   AddSocket(invoke, &options->invoke.socket);
-  invoke->add_option("--function", options->invoke.function, "Its id or name")->required();
-  invoke->add_option("--payload", options->payload_file, "A file; without one the payload is {}");
-  invoke->add_option("--content-type", options->invoke.content_type, "Of the payload");
+  AddCall(invoke, &options->call);
   invoke->add_option("--runs", options->invoke.runs, "Samples of each (10)")
       ->check(CLI::Range(1, 10000));
   invoke->add_option("--warmup", options->invoke.warmup, "Runs before them that are discarded (2)")
       ->check(CLI::Range(0, 100));
   AddOutput(invoke, &options->output);
-  commands->push_back({invoke, [options] {
-                         return Invoke(options->invoke, options->payload_file, options->output);
-                       }});
+  commands->push_back(
+      {invoke, [options] { return Invoke(options->invoke, options->call, options->output); }});
 }
 
 }  // namespace hearth::bench

@@ -55,14 +55,13 @@ absl::StatusOr<InvokeResults> RunInvoke(const InvokeOptions& options,
   InvokeResults results;
   results.clock = MeasureClock();
   const Client client(options.socket);
-  const Call call{options.function, options.payload, options.content_type};
   for (int run = 0; run < options.warmup + options.runs; ++run) {
     progress("run " + std::to_string(run + 1) + " of " +
              std::to_string(options.warmup + options.runs));
     auto& list = run < options.warmup ? results.discarded : results.samples;
-    RETURN_IF_ERROR(client.AwaitNoInstance(options.function));
+    RETURN_IF_ERROR(client.AwaitNoInstance(options.call.function));
     for (const bool cold : {true, false}) {
-      ASSIGN_OR_RETURN(Sample sample, InvokeOnce(client, call, cold));
+      ASSIGN_OR_RETURN(Sample sample, InvokeOnce(client, options.call, cold));
       list[cold ? "cold" : "warm"].push_back(std::move(sample));
     }
   }
@@ -75,7 +74,7 @@ std::string InvokeText(const InvokeOptions& options, const InvokeResults& result
                 results.clock.counts_instructions
                     ? "counts instructions: 1 \"ms\" is a million instructions"
                     : "real time",
-                options.function.c_str(), options.payload.size(), options.runs);
+                options.call.function.c_str(), options.call.payload.size(), options.runs);
   std::string text = line;
   for (const auto& [kind, samples] : results.samples) {
     std::snprintf(line, sizeof line, "\n%-42s %10s %10s %10s\n", kind.c_str(), "median", "min",
@@ -96,8 +95,8 @@ nlohmann::json InvokeJson(const InvokeOptions& options, const InvokeResults& res
                          {"clock",
                           {{"countsInstructions", results.clock.counts_instructions},
                            {"unitOfMs", results.clock.unit()}}},
-                         {"function", options.function},
-                         {"payloadBytes", options.payload.size()},
+                         {"function", options.call.function},
+                         {"payloadBytes", options.call.payload.size()},
                          {"runs", options.runs},
                          {"warmup", options.warmup}};
   for (const auto& [kind, samples] : results.samples) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/call.h"
 #include "bench/clock.h"
 #include "bench/samples.h"
 #include "hearth/v1/services.pb.h"
@@ -17,9 +18,7 @@ namespace hearth::bench {
 
 struct InvokeOptions {
   std::string socket = "/run/hearth/hearthd.sock";
-  std::string function;  // tenants/{tenant}/functions/{function}
-  std::string payload = "{}";
-  std::string content_type = "application/json";
+  Call call;
   int runs = 10;
   int warmup = 2;
 };

@@ -63,16 +63,14 @@ void AddInvitro(CLI::App* app, Commands* commands) {
 void AddBurst(CLI::App* app, Commands* commands) {
   struct Options {
     BurstOptions burst;
-    std::string payload_file;
+    CallOptions call;
     Output output;
   };
   auto options = std::make_shared<Options>();
   CLI::App* burst = app->add_subcommand("burst", "Bursts of simultaneous invocations");
   burst->footer(kBurstHelp);
   AddSocket(burst, &options->burst.socket);
-  burst->add_option("--function", options->burst.call.function, "Its id or name")->required();
-  burst->add_option("--payload", options->payload_file, "A file; without one the payload is {}");
-  burst->add_option("--content-type", options->burst.call.content_type, "Of the payload");
+  AddCall(burst, &options->call);
   burst->add_option("--size", options->burst.size, "Invocations in a burst (10)");
   burst->add_option("--interval", options->burst.interval_s,
                     "Seconds from one burst's start to the next one's (10)");
@@ -80,12 +78,9 @@ void AddBurst(CLI::App* app, Commands* commands) {
   AddOutput(burst, &options->output);
   commands->push_back({burst, [options] {
                          BurstOptions& burst = options->burst;
-                         burst.call.function = FunctionName(burst.call.function);
-                         if (!options->payload_file.empty()) {
-                           auto payload = ReadPayload(options->payload_file);
-                           if (!payload.ok()) return Fail(payload.status().message());
-                           burst.call.payload = *std::move(payload);
-                         }
+                         const auto call = ReadCall(options->call);
+                         if (!call.ok()) return Fail(call.status().message());
+                         burst.call = *call;
                          const auto results = RunBursts(burst, ShowProgress);
                          if (!results.ok()) return Fail(results.status().message());
                          return Print(options->output, BurstText(burst, *results),
