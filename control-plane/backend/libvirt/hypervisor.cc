@@ -9,42 +9,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control-plane/backend/libvirt/event_thread.h"
+#include "control-plane/backend/libvirt/qemu_process.h"
 #include "vmm/base/status.h"
 
 namespace hearth::libvirt {
 namespace {
-
-// A daemon that says nothing for that long is taken for gone.
-constexpr int kKeepAliveSeconds = 5;
-constexpr unsigned kKeepAliveCount = 3;
-
-// The last libvirt call of this thread has failed.
-absl::Status LastError(absl::string_view what) {
-  const virErrorPtr error = virGetLastError();
-  const std::string text = absl::StrCat(
-      what, ": ",
-      error != nullptr && error->message != nullptr ? error->message : "libvirt does not say why");
-  switch (error != nullptr ? error->code : VIR_ERR_OK) {
-    case VIR_ERR_NO_CONNECT:
-    case VIR_ERR_INVALID_CONN:
-    case VIR_ERR_RPC:
-    case VIR_ERR_SYSTEM_ERROR:
-      return absl::UnavailableError(text);
-    case VIR_ERR_NO_DOMAIN:
-      return absl::NotFoundError(text);
-    case VIR_ERR_NO_SUPPORT:
-    case VIR_ERR_CONFIG_UNSUPPORTED:
-    case VIR_ERR_OPERATION_INVALID:
-      return absl::FailedPreconditionError(text);
-    case VIR_ERR_AUTH_FAILED:
-    case VIR_ERR_ACCESS_DENIED:
-      return absl::PermissionDeniedError(text);
-    case VIR_ERR_NO_MEMORY:
-      return absl::ResourceExhaustedError(text);
-    default:
-      return absl::InternalError(text);
-  }
-}
 
 DomainEnd EndOf(int event, int detail) {
   if (event == VIR_DOMAIN_EVENT_CRASHED) return DomainEnd::kCrashed;
@@ -60,18 +29,12 @@ DomainEnd EndOf(int event, int detail) {
   }
 }
 
-int OnLifecycle(virConnectPtr, virDomainPtr domain, int event, int detail, void* opaque) {
-  if (event != VIR_DOMAIN_EVENT_STOPPED && event != VIR_DOMAIN_EVENT_CRASHED) return 0;
-  const char* const name = virDomainGetName(domain);
-  const auto* const options = static_cast<const HypervisorOptions*>(opaque);
-  if (name != nullptr && absl::StartsWith(name, kDomainPrefix)) {
-    options->on_ended(name, EndOf(event, detail));
-  }
-  return 0;
-}
-
-void OnClosed(virConnectPtr, int, void* opaque) {
-  static_cast<const HypervisorOptions*>(opaque)->on_lost();
+// Why a call on this connection has just failed.
+absl::Status FailedOn(virConnectPtr connection, absl::string_view what) {
+  absl::Status status = LastError(what);
+  if (virConnectIsAlive(connection) == 1) return status;
+  return absl::UnavailableError(
+      absl::StrCat("the connection to libvirt was lost: ", status.message()));
 }
 
 std::string Dotted(unsigned long version) {
@@ -105,91 +68,67 @@ absl::Status Domain::Destroy() {
   return failed;
 }
 
-Hypervisor::Hypervisor(HypervisorOptions options, bool embedded)
-    : options_(std::move(options)), embedded_(embedded) {}
+Hypervisor::Hypervisor(HypervisorOptions options, bool kvm)
+    : options_(std::move(options)),
+      kvm_(kvm),
+      embedded_(absl::StartsWith(options_.uri, "qemu:///embed")) {
+  ConnectionOptions connection;
+  connection.uri = options_.uri;
+  connection.embedded = embedded_;
+  connection.prepare = [this](_virConnect* made) { return Prepare(made); };
+  connection.on_event = [this](_virDomain* domain, int event, int detail) {
+    OnLifecycle(domain, event, detail);
+  };
+  connection.on_lost = options_.on_lost;
+  connection_ = Connection::Create(std::move(connection));
+}
 
-absl::StatusOr<std::unique_ptr<Hypervisor>> Hypervisor::Open(HypervisorOptions options, bool kvm) {
-  const bool embedded = absl::StartsWith(options.uri, "qemu:///embed");
-  std::unique_ptr<Hypervisor> hypervisor(new Hypervisor(std::move(options), embedded));
+absl::StatusOr<std::unique_ptr<Hypervisor>> Hypervisor::Create(HypervisorOptions options,
+                                                               bool kvm) {
+  std::unique_ptr<Hypervisor> hypervisor(new Hypervisor(std::move(options), kvm));
   ASSIGN_OR_RETURN(hypervisor->events_, EventThread::Start());
-  RETURN_IF_ERROR(hypervisor->Probe(kvm));
   return hypervisor;
 }
 
-Hypervisor::~Hypervisor() {
+Hypervisor::~Hypervisor() { connection_->Close(); }
+
+std::string Hypervisor::version() const {
   absl::MutexLock lock(&mutex_);
-  Disconnect();
+  return version_;
 }
 
-void Hypervisor::Disconnect() {
-  if (connection_ == nullptr) return;
-  virConnectUnregisterCloseCallback(connection_, OnClosed);
-  if (lifecycle_ >= 0) virConnectDomainEventDeregisterAny(connection_, lifecycle_);
-  lifecycle_ = -1;
-  virConnectClose(connection_);
-  connection_ = nullptr;
-}
-
-absl::Status Hypervisor::Connect() {
-  connection_ = virConnectOpen(options_.uri.c_str());
-  if (connection_ == nullptr) {
-    return Annotate(
-        LastError(absl::StrCat("libvirt cannot open ", options_.uri)),
-        embedded_ ? "the embedded driver needs the package libvirt-daemon-driver-qemu with its "
-                    "user and group libvirt-qemu, the package qemu-system-x86, and root"
-                  : "a libvirt daemon must run and let this user in (for qemu:///system: "
-                    "libvirtd or virtqemud, started, and the group libvirt); "
-                    "qemu:///embed?root=FOLDER needs none");
+void Hypervisor::OnLifecycle(_virDomain* domain, int event, int detail) const {
+  if (event != VIR_DOMAIN_EVENT_STOPPED && event != VIR_DOMAIN_EVENT_CRASHED) return;
+  const char* const name = virDomainGetName(domain);
+  if (name != nullptr && absl::StartsWith(name, kDomainPrefix)) {
+    options_.on_ended(name, EndOf(event, detail));
   }
-  void* const opaque = const_cast<HypervisorOptions*>(&options_);
-  lifecycle_ =
-      virConnectDomainEventRegisterAny(connection_, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                       // The kind of event says what the callback really is.
-                                       reinterpret_cast<virConnectDomainEventGenericCallback>(
-                                           reinterpret_cast<void (*)()>(OnLifecycle)),
-                                       opaque, nullptr);
-  if (lifecycle_ < 0) {
-    const absl::Status failed = LastError("asking libvirt for its events");
-    Disconnect();
-    return failed;
-  }
-  // The embedded driver has neither: it cannot be lost.
-  if (!embedded_) {
-    virConnectSetKeepAlive(connection_, kKeepAliveSeconds, kKeepAliveCount);
-    virConnectRegisterCloseCallback(connection_, OnClosed, opaque, nullptr);
-  }
-  return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<_virConnect>> Hypervisor::Connection() {
-  absl::MutexLock lock(&mutex_);
-  if (connection_ != nullptr && virConnectIsAlive(connection_) != 1) Disconnect();
-  if (connection_ == nullptr) RETURN_IF_ERROR(Connect());
-  virConnectRef(connection_);
-  return std::shared_ptr<_virConnect>(
-      connection_, [](virConnectPtr connection) { virConnectClose(connection); });
+absl::Status Hypervisor::Prepare(_virConnect* connection) {
+  RETURN_IF_ERROR(Probe(connection));
+  return RemoveLeftovers(connection);
 }
 
-absl::Status Hypervisor::Probe(bool kvm) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<_virConnect> connection, Connection());
+absl::Status Hypervisor::Probe(_virConnect* connection) {
   unsigned long libvirt = 0, qemu = 0;
-  if (virConnectGetLibVersion(connection.get(), &libvirt) != 0) return LastError("libvirt");
-  char* const abilities = virConnectGetDomainCapabilities(connection.get(), nullptr, "x86_64",
-                                                          "microvm", kvm ? "kvm" : "qemu", 0);
+  if (virConnectGetLibVersion(connection, &libvirt) != 0) return LastError("libvirt");
+  char* const abilities = virConnectGetDomainCapabilities(connection, nullptr, "x86_64", "microvm",
+                                                          kvm_ ? "kvm" : "qemu", 0);
   if (abilities == nullptr) {
-    return Annotate(LastError(kvm ? "with KVM" : "without KVM"),
+    return Annotate(LastError(kvm_ ? "with KVM" : "without KVM"),
                     "QEMU here cannot run machines of type microvm; install qemu-system-x86");
   }
   free(abilities);
-  if (virConnectGetVersion(connection.get(), &qemu) != 0) qemu = 0;
+  if (virConnectGetVersion(connection, &qemu) != 0) qemu = 0;
+  absl::MutexLock lock(&mutex_);
   version_ = absl::StrCat("libvirt ", Dotted(libvirt), ", QEMU ", Dotted(qemu));
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> Hypervisor::RemoveLeftovers() {
-  ASSIGN_OR_RETURN(const std::shared_ptr<_virConnect> connection, Connection());
+absl::Status Hypervisor::RemoveLeftovers(_virConnect* connection) {
   virDomainPtr* domains = nullptr;
-  const int count = virConnectListAllDomains(connection.get(), &domains, 0);
+  const int count = virConnectListAllDomains(connection, &domains, 0);
   if (count < 0) return LastError("listing the domains");
   int removed = 0;
   absl::Status status;
@@ -205,8 +144,9 @@ absl::StatusOr<int> Hypervisor::RemoveLeftovers() {
     if (persistent) virDomainUndefine(domains[i]);
   }
   free(domains);
-  RETURN_IF_ERROR(status);
-  return removed;
+  if (removed > 0) options_.log(absl::StrCat("removed ", removed, " domains that were left"));
+  if (status.ok()) RemoveLogs(options_.uri);
+  return status;
 }
 
 absl::StatusOr<Domain> Hypervisor::Create(const DomainSpec& spec,
@@ -215,24 +155,26 @@ absl::StatusOr<Domain> Hypervisor::Create(const DomainSpec& spec,
   ASSIGN_OR_RETURN(const std::shared_ptr<_virConnect> connection, Connection());
   // Descriptors can be associated with what is defined only.
   virDomainPtr defined = virDomainDefineXMLFlags(connection.get(), xml.c_str(), 0);
-  if (defined == nullptr) return LastError("defining a domain");
+  if (defined == nullptr) return FailedOn(connection.get(), "defining a domain");
   Domain domain(defined);
   absl::Status status;
   for (size_t i = 0; i < disks.size() && status.ok(); ++i) {
     int fd = disks[i].get();
     if (virDomainFDAssociate(defined, TargetOf(i).c_str(), 1, &fd, 0) != 0) {
-      status = LastError("giving libvirt a disk");
+      status = FailedOn(connection.get(), "giving libvirt a disk");
     }
   }
   // The embedded driver knows no AUTODESTROY: there the next start removes what was left.
   const unsigned flags =
       VIR_DOMAIN_START_PAUSED | (embedded_ ? 0u : unsigned{VIR_DOMAIN_START_AUTODESTROY});
   if (status.ok() && virDomainCreateWithFlags(defined, flags) != 0) {
-    status = LastError("starting QEMU");
+    status = FailedOn(connection.get(), "starting QEMU");
   }
   const bool running = status.ok();
   // From now on it goes when it ends.
-  if (virDomainUndefine(defined) != 0 && status.ok()) status = LastError("undefining a domain");
+  if (virDomainUndefine(defined) != 0 && status.ok()) {
+    status = FailedOn(connection.get(), "undefining a domain");
+  }
   if (status.ok()) return domain;
   if (running) domain.Destroy().IgnoreError();
   return status;

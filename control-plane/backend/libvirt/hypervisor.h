@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// libvirt, as far as Hearth needs it. Only hypervisor.cc, event_thread.cc and
+// libvirt, as far as Hearth needs it. Only hypervisor.cc, connection.cc, event_thread.cc and
 // host_cpu.cc call it.
 #pragma once
 
@@ -12,12 +12,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "control-plane/backend/libvirt/connection.h"
 #include "control-plane/backend/libvirt/domain_xml.h"
 #include "vmm/base/unique_fd.h"
-
-// libvirt's handles, as in libvirt.h.
-struct _virConnect;
-struct _virDomain;
 
 namespace hearth::libvirt {
 
@@ -47,42 +44,44 @@ struct HypervisorOptions {
   std::string uri;
   // Both are called on libvirt's thread.
   std::function<void(const std::string& domain, DomainEnd end)> on_ended;
-  std::function<void()> on_lost;  // The connection, and with it every domain.
+  std::function<void()> on_lost;  // The connection, and with it every domain. Any thread.
+  std::function<void(const std::string&)> log;  // Any thread.
 };
 
 // Thread-safe. One in a process: libvirt's event loop is the process's.
 class Hypervisor {
  public:
-  // Connects and asks libvirt whether it can run what DomainXml() describes, which has QEMU probed
-  // once. UNAVAILABLE, with what to do, when that cannot be.
-  static absl::StatusOr<std::unique_ptr<Hypervisor>> Open(HypervisorOptions options, bool kvm);
+  static absl::StatusOr<std::unique_ptr<Hypervisor>> Create(HypervisorOptions options, bool kvm);
   ~Hypervisor();
 
-  // Such as "libvirt 9.0.0, QEMU 7.2.11".
-  const std::string& version() const { return version_; }
+  // Connects if need be, which everything else here does as well. With each new connection libvirt
+  // is asked whether it can run what DomainXml() describes, which has QEMU probed once, and the
+  // domains of ours that are there from before are destroyed. UNAVAILABLE, with what to do: its
+  // daemon does not answer, the next call tries again.
+  absl::Status Connect() { return Connection().status(); }
+
+  // Such as "libvirt 9.0.0, QEMU 7.2.11"; empty before the first connection.
+  std::string version() const ABSL_LOCKS_EXCLUDED(mutex_);
   bool embedded() const { return embedded_; }
 
-  // Destroys the domains of ours that an earlier run left. How many there were.
-  absl::StatusOr<int> RemoveLeftovers() ABSL_LOCKS_EXCLUDED(mutex_);
   // A domain that has not begun to run. `disks` are the files of spec.disks.
-  absl::StatusOr<Domain> Create(const DomainSpec& spec, const std::vector<UniqueFd>& disks)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<Domain> Create(const DomainSpec& spec, const std::vector<UniqueFd>& disks);
 
  private:
-  Hypervisor(HypervisorOptions options, bool embedded);
-  absl::Status Connect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Disconnect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // With a reference of the caller's; connects again when the last connection was lost.
-  absl::StatusOr<std::shared_ptr<_virConnect>> Connection() ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status Probe(bool kvm) ABSL_LOCKS_EXCLUDED(mutex_);
+  Hypervisor(HypervisorOptions options, bool kvm);
+  absl::StatusOr<std::shared_ptr<_virConnect>> Connection() { return connection_->Get(); }
+  absl::Status Prepare(_virConnect* connection);  // A new one.
+  absl::Status Probe(_virConnect* connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status RemoveLeftovers(_virConnect* connection);
+  void OnLifecycle(_virDomain* domain, int event, int detail) const;
 
   const HypervisorOptions options_;
+  const bool kvm_;
   const bool embedded_;
-  std::string version_;
   std::unique_ptr<EventThread> events_;
-  absl::Mutex mutex_;
-  _virConnect* connection_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  int lifecycle_ ABSL_GUARDED_BY(mutex_) = -1;
+  std::shared_ptr<libvirt::Connection> connection_;
+  mutable absl::Mutex mutex_;
+  std::string version_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace hearth::libvirt

@@ -33,6 +33,13 @@ inline constexpr size_t kMaxComparedCpus = 64;
 
 // For a QEMU that libvirt says it has destroyed, and for those that an earlier run left.
 inline constexpr int kProcessEndTimeoutMs = 10'000;
+// A daemon that is silent for longer is taken for gone: the keepalive interval times one more than
+// the unanswered ones. Nobody waits longer for a connection either.
+inline constexpr int kKeepAliveSeconds = 5;
+inline constexpr unsigned kKeepAliveCount = 3;
+inline constexpr int kDaemonPatienceSeconds =
+    kKeepAliveSeconds * (static_cast<int>(kKeepAliveCount) + 1);
+
 // For libvirt's event when a QEMU has ended.
 inline constexpr uint64_t kEventTimeoutNs = 5'000'000'000;
 

@@ -81,7 +81,7 @@ absl::Status Machine::HandleRequest(const vmm::v1::Request& request, std::vector
   using Request = vmm::v1::Request;
   const uint64_t id = request.id();
   if (state_ == State::kEnding) {
-    Answer(id, absl::UnavailableError("the machine is ending"));
+    Answer(id, EndingStatus());
     return absl::OkStatus();
   }
   if (worker_ && worker_->queued() >= kMaxQueuedRequests) {
@@ -211,7 +211,9 @@ void Machine::TearDown() {
   uint64_t cpu_ns = 0;
   if (domain_.has_value()) {
     cpu_ns = qemu_.pidfd ? CpuNs(qemu_) : 0;
-    const absl::Status destroyed = domain_->Destroy();
+    absl::Status destroyed = domain_->Destroy();
+    // A daemon that is gone destroys nothing, and may not know of it when it is back.
+    if (!destroyed.ok()) destroyed = EndQemuOf(name_);
     if (qemu_.pidfd && !AwaitEnd(qemu_, kProcessEndTimeoutMs)) {
       context_->loop->Post([this, destroyed] {
         why_.set_detail(absl::StrCat(why_.detail(), "; QEMU is still there: ",
@@ -222,7 +224,7 @@ void Machine::TearDown() {
   }
   if (!name_.empty()) {
     context_->files->RemoveSockets(name_);
-    RemoveLog(EmbeddedRoot(context_->uri), name_);
+    RemoveLog(context_->uri, name_);
   }
   context_->loop->Post([this, cpu_ns] { Finish(cpu_ns); });
 }
@@ -246,6 +248,10 @@ void Machine::Finish(uint64_t cpu_ns) {
   *frame.mutable_event()->mutable_exited() = why_;
   Send(frame);
   on_end_(exited);
+}
+
+absl::Status Machine::EndingStatus() const {
+  return absl::UnavailableError(absl::StrCat("the machine is ending: ", why_.detail()));
 }
 
 void Machine::Answer(uint64_t id, const absl::Status& status, vmm::v1::Response response,

@@ -84,6 +84,7 @@ class Machine {
   void EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, std::string detail);
   void TearDown();  // On the worker.
   void Finish(uint64_t cpu_ns);
+  absl::Status EndingStatus() const;
 
   void Answer(uint64_t id, const absl::Status& status, vmm::v1::Response response = {},
               std::vector<UniqueFd> fds = {});

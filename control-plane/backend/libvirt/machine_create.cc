@@ -14,6 +14,8 @@
 #include "absl/strings/str_format.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "control-plane/backend/libvirt/machine.h"
+#include "vmm/arch/x86_64/kernel_loader.h"
+#include "vmm/arch/x86_64/layout.h"
 #include "vmm/base/status.h"
 
 namespace hearth::libvirt {
@@ -64,6 +66,14 @@ absl::StatusOr<UniqueFd> Take(std::vector<UniqueFd>& fds, uint32_t index, absl::
         absl::StrCat("CreateMachine without the descriptor of ", what));
   }
   return std::move(fds[index]);
+}
+
+// QEMU starts whatever it is given, and the guest would only hang.
+absl::Status CheckKernel(int kernel, uint32_t memory_mib) {
+  ASSIGN_OR_RETURN(
+      const vmm::GuestMemory memory,
+      vmm::GuestMemory::CreateAnonymous(vmm::x86_64::RamRanges(uint64_t{memory_mib} << 20)));
+  return vmm::x86_64::LoadKernel(kernel, memory).status();
 }
 
 }  // namespace
@@ -130,9 +140,13 @@ void Machine::Create(uint64_t id, const vmm::v1::CreateMachine& request,
 
 absl::StatusOr<Machine::Made> Machine::Make(const CreateJob& job) {
   DomainSpec spec = job.spec;
+  RETURN_IF_ERROR(CheckKernel(job.kernel.get(), spec.memory_mib));
   ASSIGN_OR_RETURN(spec.kernel_path, context_->files->Kernel(job.kernel.get()));
-  ASSIGN_OR_RETURN(Domain domain, context_->hypervisor->Create(spec, job.disks));
-  domain_ = std::move(domain);
+  absl::StatusOr<Domain> domain = context_->hypervisor->Create(spec, job.disks);
+  // A daemon that went in the middle of it may not know of its QEMU when it is back.
+  if (absl::IsUnavailable(domain.status())) EndQemuOf(spec.name).IgnoreError();
+  RETURN_IF_ERROR(domain.status());
+  domain_ = *std::move(domain);
   Made made;
   ASSIGN_OR_RETURN(qemu_, FindQemu(context_->uri, spec.name));
   made.process.pid = qemu_.pid;
@@ -161,7 +175,7 @@ void Machine::OnMade(uint64_t id, const std::shared_ptr<CreateJob>& job,
     status = console.status();
     if (status.ok()) console_ = *std::move(console);
   }
-  if (state_ == State::kEnding) status = absl::UnavailableError("the machine is ending");
+  if (status.ok() && state_ == State::kEnding) status = EndingStatus();
   vmm::v1::Response response;
   std::vector<UniqueFd> fds;
   if (status.ok()) {

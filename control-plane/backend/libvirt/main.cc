@@ -42,7 +42,9 @@ constexpr char kFooter[] =
     "  hearthd --backend=libvirt --launcher-socket=/run/hearth/libvirt.sock ...\n\n"
     "Without --uri libvirt's QEMU driver runs inside this program, with its root in "
     "--run-directory, and no daemon is needed: only root, and the packages "
-    "libvirt-daemon-driver-qemu and qemu-system-x86 with the user and group libvirt-qemu.\n"
+    "libvirt-daemon-driver-qemu and qemu-system-x86 with the user and group libvirt-qemu. A "
+    "daemon that --uri names may start later, and may be started anew: until it answers, each "
+    "machine is refused with the reason.\n"
     "Every machine is a domain named hearth-INSTANCE. All of them end with this program; what one "
     "that was killed has left is removed at the next start. SIGTERM ends it in order.";
 
@@ -162,7 +164,7 @@ void OnSignals(EventLoop* loop, int fd, Running* running) {
   running->Reap();
 }
 
-// Opens libvirt on a thread of its own: it may probe QEMU, which we must reap meanwhile.
+// Connects to libvirt on a thread of its own: it may probe QEMU, which we must reap meanwhile.
 absl::StatusOr<std::unique_ptr<Hypervisor>> OpenHypervisor(EventLoop* loop, const std::string& uri,
                                                            bool kvm, Running* running) {
   HypervisorOptions options;
@@ -177,19 +179,15 @@ absl::StatusOr<std::unique_ptr<Hypervisor>> OpenHypervisor(EventLoop* loop, cons
       if (running->server != nullptr) running->server->OnLost();
     });
   };
-  absl::StatusOr<std::unique_ptr<Hypervisor>> opened = absl::UnknownError("");
+  options.log = Log;
+  ASSIGN_OR_RETURN(std::unique_ptr<Hypervisor> hypervisor,
+                   Hypervisor::Create(std::move(options), kvm));
+  absl::Status connected;
   bool done = false;
   std::thread opener([&] {
-    auto hypervisor = Hypervisor::Open(std::move(options), kvm);
-    if (hypervisor.ok()) {
-      const absl::StatusOr<int> removed = (*hypervisor)->RemoveLeftovers();
-      if (!removed.ok()) hypervisor = removed.status();
-      if (removed.ok() && *removed > 0) {
-        Log(absl::StrCat("removed ", *removed, " domains that an earlier run left"));
-      }
-    }
-    loop->Post([&, result = std::make_shared<decltype(hypervisor)>(std::move(hypervisor))] {
-      opened = std::move(*result);
+    absl::Status status = hypervisor->Connect();
+    loop->Post([&, status = std::move(status)] {
+      connected = status;
       done = true;
     });
   });
@@ -197,7 +195,12 @@ absl::StatusOr<std::unique_ptr<Hypervisor>> OpenHypervisor(EventLoop* loop, cons
   while (!done && waited.ok()) waited = loop->RunOnce(-1);
   opener.join();
   RETURN_IF_ERROR(waited);
-  return opened;
+  // A daemon may start after us, and may be started anew at any time.
+  if (!absl::IsUnavailable(connected) || hypervisor->embedded()) RETURN_IF_ERROR(connected);
+  if (!connected.ok()) {
+    Log(absl::StrCat(connected.message(), "; tried again with each machine to be made"));
+  }
+  return hypervisor;
 }
 
 absl::StatusOr<bool> ChooseKvm(const Options& options) {
@@ -244,7 +247,8 @@ absl::Status Run(const Options& options) {
   server_options.log = Log;
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(std::move(server_options)));
   running.server = server.get();
-  Log(absl::StrCat("ready: ", uri, ", ", hypervisor->version(), ", ",
+  const std::string version = hypervisor->version();
+  Log(absl::StrCat("ready: ", uri, ", ", version.empty() ? "not connected yet" : version, ", ",
                    kvm ? "KVM" : "TCG, without KVM"));
   const absl::Status status = loop->Run();
   running.server = nullptr;

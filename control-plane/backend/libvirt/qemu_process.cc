@@ -43,17 +43,30 @@ std::vector<std::string> Entries(const std::string& folder) {
   return names;
 }
 
-std::string PidFile(const std::string& uri, const std::string& domain) {
+// Where libvirt's driver keeps the processes' numbers, and QEMU's logs.
+struct DriverFolders {
+  std::string pids;
+  std::string logs;
+};
+
+DriverFolders FoldersOf(const std::string& uri) {
   const std::string root = EmbeddedRoot(uri);
-  if (!root.empty()) return absl::StrCat(root, "/run/qemu/", domain, ".pid");
-  if (absl::StartsWith(uri, "qemu:///session")) {
-    const char* const runtime = getenv("XDG_RUNTIME_DIR");
-    const char* const home = getenv("HOME");
-    return runtime != nullptr ? absl::StrCat(runtime, "/libvirt/qemu/run/", domain, ".pid")
-                              : absl::StrCat(home != nullptr ? home : "",
-                                             "/.cache/libvirt/qemu/run/", domain, ".pid");
+  if (!root.empty()) return {root + "/run/qemu", root + "/log/qemu"};
+  if (!absl::StartsWith(uri, "qemu:///session")) {
+    return {"/run/libvirt/qemu", "/var/log/libvirt/qemu"};
   }
-  return absl::StrCat("/run/libvirt/qemu/", domain, ".pid");
+  const auto variable = [](const char* name) {
+    const char* const value = getenv(name);
+    return std::string(value != nullptr ? value : "");
+  };
+  const std::string runtime = variable("XDG_RUNTIME_DIR"), cache = variable("XDG_CACHE_HOME");
+  const std::string caches =
+      absl::StrCat(cache.empty() ? variable("HOME") + "/.cache" : cache, "/libvirt/qemu");
+  return {runtime.empty() ? caches + "/run" : runtime + "/libvirt/qemu/run", caches + "/log"};
+}
+
+std::string CommandLineOf(absl::string_view pid) {
+  return ReadFile(absl::StrCat("/proc/", pid, "/cmdline"));
 }
 
 absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid) {
@@ -108,7 +121,7 @@ std::string EmbeddedRoot(absl::string_view uri) {
 }
 
 absl::StatusOr<QemuProcess> FindQemu(const std::string& uri, const std::string& domain) {
-  const std::string file = PidFile(uri, domain);
+  const std::string file = absl::StrCat(FoldersOf(uri).pids, "/", domain, ".pid");
   QemuProcess process;
   if (!absl::SimpleAtoi(ReadFile(file), &process.pid) || process.pid <= 0) {
     return absl::UnavailableError(absl::StrCat("QEMU's number cannot be read in ", file));
@@ -137,22 +150,24 @@ bool AwaitEnd(const QemuProcess& process, int timeout_ms) {
 
 absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
   int found = 0;
+  const std::string files = embedded_root + "/lib/qemu/";
   for (const std::string& entry : Entries("/proc")) {
     pid_t pid = -1;
     if (!absl::SimpleAtoi(entry, &pid)) continue;
-    const std::string arguments = ReadFile(absl::StrCat("/proc/", entry, "/cmdline"));
-    // Each domain's secret lies in a folder of the driver's.
-    if (!absl::StrContains(arguments, absl::StrCat("guest=", kDomainPrefix)) ||
-        !absl::StrContains(arguments, absl::StrCat("\"", embedded_root, "/lib/qemu/domain-"))) {
-      continue;
-    }
+    const std::string arguments = CommandLineOf(entry);
+    // Each domain's secret lies in a folder of the driver's, and the socket of one that is only
+    // asked what it can do.
+    const bool domain = absl::StrContains(arguments, absl::StrCat("guest=", kDomainPrefix)) &&
+                        absl::StrContains(arguments, absl::StrCat("\"", files, "domain-"));
+    const bool asked = absl::StrContains(arguments, absl::StrCat("unix:", files, "qmp-"));
+    if (!domain && !asked) continue;
     RETURN_IF_ERROR(EndOrphan(pid));
     ++found;
   }
   for (const char* folder :
        {"/run/qemu", "/etc/qemu", "/log/qemu", "/lib/qemu", "/lib/qemu/channel/target"}) {
     for (const std::string& entry : Entries(embedded_root + folder)) {
-      const bool ours = absl::StartsWith(entry, kDomainPrefix) ||
+      const bool ours = absl::StartsWith(entry, kDomainPrefix) || absl::StartsWith(entry, "qmp-") ||
                         (absl::StartsWith(entry, "domain-") &&
                          absl::StrContains(entry, absl::StrCat("-", kDomainPrefix)));
       std::error_code ignored;
@@ -162,9 +177,27 @@ absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
   return found;
 }
 
-void RemoveLog(const std::string& embedded_root, const std::string& domain) {
-  if (embedded_root.empty()) return;
-  unlink(absl::StrCat(embedded_root, "/log/qemu/", domain, ".log").c_str());
+absl::Status EndQemuOf(const std::string& domain) {
+  for (const std::string& entry : Entries("/proc")) {
+    pid_t pid = -1;
+    if (absl::SimpleAtoi(entry, &pid) &&
+        absl::StrContains(CommandLineOf(entry), absl::StrCat("guest=", domain, ","))) {
+      RETURN_IF_ERROR(EndOrphan(pid));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void RemoveLog(const std::string& uri, const std::string& domain) {
+  unlink(absl::StrCat(FoldersOf(uri).logs, "/", domain, ".log").c_str());
+}
+
+void RemoveLogs(const std::string& uri) {
+  const std::string folder = FoldersOf(uri).logs;
+  for (const std::string& entry : Entries(folder)) {
+    // A log that was full has a number behind its name.
+    if (absl::StartsWith(entry, kDomainPrefix)) unlink(absl::StrCat(folder, "/", entry).c_str());
+  }
 }
 
 std::vector<Reaped> ReapQemus() {

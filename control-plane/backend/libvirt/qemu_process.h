@@ -36,8 +36,12 @@ bool AwaitEnd(const QemuProcess& process, int timeout_ms);
 // keeps of them: it would take them over. How many there were.
 absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root);
 
-// What an embedded driver keeps of a domain that has ended: QEMU's log.
-void RemoveLog(const std::string& embedded_root, const std::string& domain);
+// Kills the QEMU of a domain that libvirt cannot destroy, if there is one.
+absl::Status EndQemuOf(const std::string& domain);
+
+// What libvirt's driver keeps of domains that have ended: QEMU's logs. Of one, of all of ours.
+void RemoveLog(const std::string& uri, const std::string& domain);
+void RemoveLogs(const std::string& uri);
 
 struct Reaped {
   pid_t pid = -1;

@@ -96,7 +96,8 @@ TEST_CASE("qemu: only the embedded driver has a root") {
 
 TEST_CASE("qemu: what the driver kept of our domains is removed, others' is not") {
   const Folder folder;
-  for (const char* sub : {"/run/qemu", "/lib/qemu/domain-3-hearth-a", "/lib/qemu/domain-4-b"}) {
+  for (const char* sub : {"/run/qemu", "/lib/qemu/domain-3-hearth-a", "/lib/qemu/domain-4-b",
+                          "/lib/qemu/qmp-0N2P3X"}) {
     fs::create_directories(folder.path + sub);
   }
   for (const char* file : {"/run/qemu/hearth-a.xml", "/run/qemu/hearth-a.pid", "/run/qemu/b.xml",
@@ -107,6 +108,7 @@ TEST_CASE("qemu: what the driver kept of our domains is removed, others' is not"
   CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.xml"));
   CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.pid"));
   CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/domain-3-hearth-a"));
+  CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/qmp-0N2P3X"));
   CHECK(fs::exists(folder.path + "/run/qemu/b.xml"));
   CHECK(fs::exists(folder.path + "/lib/qemu/domain-4-b"));
 }
