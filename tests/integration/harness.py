@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Hearth of a test's own: hearth-launcher as root, hearthd as nobody's user, both to be killed at will."""
+"""A Hearth of a test's own: the backend's launcher as root, hearthd as nobody's user, both to be killed at will."""
 
 import ctypes
 import json
@@ -14,18 +14,13 @@ import time
 from pathlib import Path
 
 import reflection
+from backends import Kvm
 
 HERE = Path(__file__).resolve().parent
 HEARTHD_UID = 64918
 START_SECONDS = 240
 GONE_SECONDS = 60
-PROGRAMS = {
-    "hearth": "cli/hearth",
-    "hearthd": "control-plane/hearthd",
-    "hearth-launcher": "control-plane/launcher/hearth-launcher",
-    "hearth-vmm": "vmm/hearth-vmm",
-    "hearth-kvm-probe": "vmm/kvm/hearth-kvm-probe",
-}
+PROGRAMS = {"hearth": "cli/hearth", "hearthd": "control-plane/hearthd"}
 READY = re.compile(rb"\bready\b")
 CLONE_NEWNS = 0x00020000
 
@@ -47,12 +42,12 @@ def check_in(wanted, text):
     check(wanted.lower() in text.lower(), f"{wanted!r} should be in: {text.strip()}")
 
 
-def await_true(condition, what, seconds=GONE_SECONDS):
+def await_true(condition, what, seconds=GONE_SECONDS, every=0.05):
     """For what other processes do in their own time; the only waits of these tests that poll."""
     deadline = time.monotonic() + seconds
     while not condition():
         check(time.monotonic() < deadline, f"{what}: not within {seconds} s")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def enter_private_mounts():
@@ -61,19 +56,6 @@ def enter_private_mounts():
     if libc.unshare(CLONE_NEWNS) != 0:
         raise SystemExit(f"integration: unshare: {os.strerror(ctypes.get_errno())}; the tests need root")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-
-
-def pids_of(program):
-    """Processes that run this very file."""
-    wanted, found = Path(program).stat(), []
-    for link in Path("/proc").glob("[0-9]*/exe"):
-        try:
-            info = link.stat()
-        except OSError:
-            continue
-        if (info.st_dev, info.st_ino) == (wanted.st_dev, wanted.st_ino):
-            found.append(int(link.parent.name))
-    return sorted(found)
 
 
 class Daemon:
@@ -111,12 +93,13 @@ class Daemon:
 
 
 class Programs:
-    """What was built, and the image store, where hearthd's user can reach them."""
+    """What was built, and the image store, where hearthd's user can reach them; and which backend is tested."""
 
-    def __init__(self, build, images):
+    def __init__(self, build, images, backend=Kvm):
+        self.backend = backend
         self.folder = Path(tempfile.mkdtemp(prefix="hearth-bin-"))
         self.folder.chmod(0o755)
-        for name, path in PROGRAMS.items():
+        for name, path in {**PROGRAMS, **backend.programs}.items():
             self._show(build / path, self.folder / name)
         self.images = self.folder / "images"
         self._show(images, self.images)
@@ -136,15 +119,18 @@ class Hearth:
     """Started by `with`; at its end everything must be gone."""
 
     def __init__(self, programs, *, images=None, memory_mib=0, idle_stop=300, idle_pause=0.5, state_size=None,
-                 waiting_vmms=0, launcher_prefix=(), extra=()):
+                 waiting_vmms=0, launcher_prefix=(), launcher_extra=(), extra=()):
         self.programs = programs
         self.images = images or programs.images
-        self.options = [f"--memory-mib={memory_mib}", f"--idle-stop={idle_stop}", f"--idle-pause={idle_pause}",
-                        "--boot-timeout=240", "--grace=5", f"--waiting-vmms={waiting_vmms}", *extra]
-        self.launcher_prefix = list(launcher_prefix)
+        options = {"idle-stop": idle_stop, "idle-pause": idle_pause, "grace": 5, "waiting-vmms": waiting_vmms,
+                   **programs.backend.options}
+        if memory_mib:
+            options["memory-mib"] = memory_mib
+        options.update(option[2:].split("=", 1) for option in extra)
+        self.options = [f"--{name}={value}" for name, value in options.items()]
+        self.launcher_prefix, self.launcher_extra = list(launcher_prefix), list(launcher_extra)
         self.folder = Path(tempfile.mkdtemp(prefix="hearth-it-"))
         self.folder.chmod(0o755)
-        self.cgroup = self.folder.name
         for name in ("run", "data"):
             (self.folder / name).mkdir(mode=0o700)
         if state_size:
@@ -152,9 +138,8 @@ class Hearth:
         for name in ("run", "data"):
             os.chown(self.folder / name, HEARTHD_UID, HEARTHD_UID)
         self.socket = self.folder / "run/hearthd.sock"
-        # A file of its own, by which its processes are known from another Hearth's.
-        self.vmm = self.folder / "hearth-vmm"
-        shutil.copy(programs / "hearth-vmm", self.vmm)
+        self.launcher_socket = self.folder / "run/launcher.sock"
+        self.machines = programs.backend(self)
         self.launcher = self.hearthd = self._api = None
 
     def __enter__(self):
@@ -171,18 +156,20 @@ class Hearth:
         if kind is None:
             check(not errors, "; ".join(errors))
 
-    def start_launcher(self):
-        self.launcher = Daemon("hearth-launcher", [
-            *self.launcher_prefix, self.programs / "hearth-launcher", f"--listen={self.folder}/run/launcher.sock",
-            f"--vmm={self.vmm}", f"--allow-uid={HEARTHD_UID}", f"--cgroup={self.cgroup}",
+    def start_launcher(self, wait=True):
+        """hearth-launcher, or what stands in its place."""
+        self.launcher = Daemon(self.machines.launcher, [
+            *self.launcher_prefix, *self.machines.command(), f"--listen={self.launcher_socket}",
+            f"--allow-uid={HEARTHD_UID}", *self.launcher_extra,
         ], self.folder / "launcher.log")
-        self.launcher.wait_ready()
+        if wait:
+            self.launcher.wait_ready()
 
     def start_hearthd(self, wait=True):
         self.hearthd = Daemon("hearthd", [
             "setpriv", f"--reuid={HEARTHD_UID}", f"--regid={HEARTHD_UID}", "--clear-groups", "--no-new-privs",
             self.programs / "hearthd", f"--socket={self.socket}", f"--state-dir={self.folder}/data",
-            f"--images={self.images}", f"--launcher-socket={self.folder}/run/launcher.sock", *self.options,
+            f"--images={self.images}", f"--launcher-socket={self.launcher_socket}", *self.options,
         ], self.folder / "hearthd.log")
         if wait:
             self.hearthd.wait_ready()
@@ -205,6 +192,9 @@ class Hearth:
             self.check_nothing_left()
         except Failed as error:
             errors.append(str(error))
+        # One that was killed leaves it to the next.
+        if self.launcher and self.launcher.process.returncode == 0 and self.machines.left_at_end():
+            errors.append(f"left: {self.machines.left_at_end()}")
         subprocess.run(["umount", self.folder / "data"], stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)
         return errors
@@ -212,16 +202,15 @@ class Hearth:
     # What a test looks at.
 
     def vmms(self):
-        return pids_of(self.vmm)
-
-    def cgroups(self):
-        folder = Path("/sys/fs/cgroup") / self.cgroup
-        return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        return self.machines.pids()
 
     def check_nothing_left(self):
-        """No VMM, no cgroup of one; to be called when no instance should be."""
-        await_true(lambda: not self.vmms(), "every hearth-vmm gone")
-        await_true(lambda: not self.cgroups(), "every cgroup of a VMM gone")
+        """No process of a machine and nothing else of one; to be called when no instance should be."""
+        await_true(lambda: not self.vmms(), "every machine's process gone")
+        try:
+            await_true(lambda: not self.machines.left(), "nothing of a machine left")
+        except Failed as error:
+            raise Failed(f"{error}: {self.machines.left()}")
 
     def data_files(self):
         data = self.folder / "data"
@@ -278,9 +267,9 @@ def forbid_kvm(kind):
 class World:
     """What all cases share: the programs, and one Hearth with the functions of tests/integration/functions."""
 
-    def __init__(self, build, images, photo, full=False):
+    def __init__(self, build, images, photo, full=False, backend=Kvm):
         self.build, self.store, self.photo, self.full = build, images, photo, full
-        self.programs = Programs(build, images)
+        self.programs = Programs(build, images, backend)
         self._shared = None
         self._deployed = set()
 

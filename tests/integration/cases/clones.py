@@ -117,7 +117,7 @@ def mb(total, count=1):
     return f"{total / count / 1e6:.2f} MB"
 
 
-@case("clones: many of one Python snapshot, alive and answered, cost at most 12 MB each")
+@case("clones: many of one Python snapshot, alive and answered, cost at most 12 MB each", "clones")
 def clones(world):
     count = 100 if world.full else 10
     with Hearth(world.programs, idle_stop=7200, waiting_vmms=2, extra=["--overcommit=16", "--queue-wait=900"]) as hearth:

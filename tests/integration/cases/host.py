@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from harness import HERE, Daemon, Failed, Hearth, check, check_in, forbid_kvm
+from harness import HERE, Daemon, Failed, Hearth, await_true, check, check_in, forbid_kvm
 from .registry import case, cases
 
 ECHO = HERE / "functions/echo"
@@ -30,7 +30,7 @@ def deploy_fails(hearth, words, code=None):
         check_in(word, err)
     hearth.check_nothing_left()
     check(hearth.hearthd.process.poll() is None, "hearthd still runs")
-    check(hearth.launcher.process.poll() is None, "hearth-launcher still runs")
+    check(hearth.launcher.process.poll() is None, f"{hearth.launcher.name} still runs")
 
 
 def no_kernel(manifest, folder):
@@ -130,7 +130,7 @@ def unknown_agent(world):
     ("a /dev/kvm that may not be opened", "forbidden", ["/dev/kvm"]),
     # Which only doctor can tell, and the CLI says so.
     ("a /dev/kvm that is none", "other", ["hearth doctor"]),
-])
+], "kvm")
 def kvm(world, _, kind, words):
     hearth = Hearth(world.programs, launcher_prefix=forbid_kvm(kind))
     try:
@@ -152,7 +152,7 @@ def kvm(world, _, kind, words):
     ("a host without it", "absent", "there is no /dev/kvm"),
     ("one that may not be opened", "forbidden", "you may not open /dev/kvm"),
     ("a device that is none", "other", "no KVM device"),
-])
+], "kvm")
 def doctor(world, _, kind, words):
     done = subprocess.run([*forbid_kvm(kind), world.programs / "hearth", "doctor", "--backend", "kvm"],
                           stdout=subprocess.PIPE)
@@ -160,7 +160,7 @@ def doctor(world, _, kind, words):
     check_in(words, done.stdout.decode())
 
 
-@case("kvm: doctor finds the one of this machine usable, by measuring, and chooses it")
+@case("kvm: doctor finds the one of this machine usable, by measuring, and chooses it", "kvm")
 def doctor_usable(world):
     for only in ([], ["--backend", "kvm"]):
         done = subprocess.run([world.programs / "hearth", "doctor", *only], stdout=subprocess.PIPE)
@@ -180,7 +180,10 @@ def disk_full(world):
         (Path(folder) / "big").unlink()
         hearth.deploy("echo")
         answer = hearth.invoke("echo")["invocation"]
-        check(answer["outcome"] == "SUCCEEDED" and answer["startKind"] == "COLD", f"a small function still runs: {answer}")
+        check(answer["outcome"] == "SUCCEEDED", f"a small function still runs: {answer}")
+        if "snapshots" in hearth.machines.lacks:
+            return
+        check(answer["startKind"] == "COLD", f"it was booted: {answer}")
         stored = [one for one in hearth.json("snapshots", "list")["snapshots"] if one["state"] != "BUILDING"]
         check(stored == [], f"its snapshot was not stored, nor half of it: {stored}")
 
@@ -191,7 +194,7 @@ def no_launcher(world):
     try:
         hearth.start_hearthd(wait=False)
         check(hearth.hearthd.process.wait(60) == 1, "hearthd ended")
-        check_in("hearth-launcher", hearth.hearthd.tail())
+        check_in(hearth.machines.launcher, hearth.hearthd.tail())
     finally:
         hearth._end()
 
@@ -201,7 +204,6 @@ def idle(world):
     with Hearth(world.programs, idle_pause=0.2, idle_stop=4) as hearth:
         hearth.deploy("echo")
         boot = hearth.invoke("echo")["payload"]["boot"]
-        from harness import await_true
         await_true(lambda: [i["state"] for i in hearth.json("list", "instances")["instances"]] == ["PAUSED"], "the instance paused")
         check(hearth.invoke("echo")["payload"]["boot"] == boot, "the paused instance served again")
         hearth.check_nothing_left()
@@ -215,7 +217,7 @@ def second(world):
         other = Daemon("hearthd", [
             "setpriv", "--reuid=64918", "--regid=64918", "--clear-groups", world.programs / "hearthd",
             f"--socket={hearth.folder}/run/other.sock", f"--state-dir={hearth.folder}/data", f"--images={hearth.images}",
-            f"--launcher-socket={hearth.folder}/run/launcher.sock"], hearth.folder / "other.log")
+            f"--launcher-socket={hearth.launcher_socket}"], hearth.folder / "other.log")
         try:
             check(other.process.wait(60) == 1, "the second ended")
         finally:

@@ -40,7 +40,7 @@ def percent(hearth):
     return max((hearth.api.json(one)["metadata"]["percent"] for one in operations if not one.done), default=-1)
 
 
-@case("kill -9 of hearthd at each step of making a snapshot: the next start finds a whole store, and no VMM stays")
+@case("kill -9 of hearthd at each step of making a snapshot: the next start finds a whole store, and no VMM stays", "snapshots")
 def making(world):
     with Hearth(world.programs, idle_stop=1) as hearth:
         for what, wanted in MAKING[:None if world.full else 3]:
@@ -76,7 +76,7 @@ class Restoring:
         return self._result
 
 
-@cases("kill -9 of {} at moments all over a restore: its snapshot serves on, and nothing is left", [("hearthd",), ("a VMM",)])
+@cases("kill -9 of {} at moments all over a restore: its snapshot serves on, and nothing is left", [("hearthd",), ("a VMM",)], "snapshots")
 def restoring(world, whom):
     moments = 8 if world.full else 3
     told = []

@@ -45,7 +45,7 @@ def seconds(duration):
     return float(duration.rstrip("s"))
 
 
-@case("snapshots: a deployment makes one, and the first invocation is restored from it")
+@case("snapshots: a deployment makes one, and the first invocation is restored from it", "snapshots")
 def first(world):
     with Hearth(world.programs) as hearth:
         deployed = hearth.deploy("echo")
@@ -63,7 +63,7 @@ def first(world):
         check(deployed["version"]["snapshot"] == snapshots(hearth)[0]["name"], "the version names it")
 
 
-@case("snapshots: clones are not each other: boot id, host name and random numbers differ")
+@case("snapshots: clones are not each other: boot id, host name and random numbers differ", "clones")
 def unique(world):
     with Hearth(world.programs, idle_stop=0, idle_pause=0) as hearth:
         hearth.deploy("echo")
@@ -75,7 +75,7 @@ def unique(world):
         check(len({answer["payload"]["started"] for answer in answers}) == 1, "they were initialised once, together")
 
 
-@case("snapshots: list, describe, delete and rebuild")
+@case("snapshots: list, describe, delete and rebuild", "clones")
 def commands(world):
     with Hearth(world.programs, idle_stop=1) as hearth:
         hearth.deploy("echo")
@@ -111,7 +111,7 @@ def off(world):
         check_in("--snapshots=off", err)
 
 
-@case("snapshots: they outlive a hearthd that is killed, VMMs that wait do not")
+@case("snapshots: they outlive a hearthd that is killed, VMMs that wait do not", "hearth-vmm")
 def killed(world):
     with Hearth(world.programs, waiting_vmms=2) as hearth:
         hearth.deploy("echo")
@@ -124,7 +124,7 @@ def killed(world):
         check(start_kind(hearth.invoke("echo")) == "RESTORED", "and serves")
 
 
-@case("snapshots: one that was altered is refused, the request served by a boot, and a new one made")
+@case("snapshots: one that was altered is refused, the request served by a boot, and a new one made", "snapshots")
 def altered(world):
     with Hearth(world.programs, idle_stop=1) as hearth:
         hearth.deploy("echo")
@@ -176,7 +176,7 @@ class Load:
                 self.bad.append(str(invocation))
 
 
-@case("images: a patched runtime is swapped in under load, without a failed or a cold request")
+@case("images: a patched runtime is swapped in under load, without a failed or a cold request", "clones")
 def patched(world):
     store = world.image_store(lambda manifest, folder: None)
     load_seconds = 60 if world.full else 0

@@ -85,7 +85,7 @@ def restore_one(hearth, drawn, with_timers):
     return clone, late, took
 
 
-@case("uniqueness: what each of many restores draws is its own, the clock is right, timers fire as they should")
+@case("uniqueness: what each of many restores draws is its own, the clock is right, timers fire as they should", "clones")
 def uniqueness(world):
     count = 1000 if world.full else 30
     drawn, clones, timers, took = {what: [] for what in DRAWN}, [], [], []
