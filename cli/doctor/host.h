@@ -24,6 +24,7 @@ struct Check {
   std::string advice;  // What to do; empty when there is nothing to be done.
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): JSON only looks as if its destructor could throw.
 struct Diagnosis {
   Choice choice;
   std::vector<Check> checks;

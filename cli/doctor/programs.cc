@@ -52,6 +52,7 @@ absl::StatusOr<ProgramResult> RunProgram(std::vector<std::string> command, bool 
   posix_spawn_file_actions_adddup2(&actions, writer.get(), STDOUT_FILENO);
   if (errors) posix_spawn_file_actions_adddup2(&actions, writer.get(), STDERR_FILENO);
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (std::string& argument : command) argv.push_back(argument.data());
   argv.push_back(nullptr);
   pid_t pid = 0;
