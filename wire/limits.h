@@ -14,8 +14,11 @@ inline constexpr size_t kFrameHeaderBytes = 4;
 // hearth.vmm.v1 and hearth.launcher.v1.
 inline constexpr size_t kMaxVmmFrameBytes = 64 * 1024;
 inline constexpr size_t kMaxFdsPerFrame = 16;
-inline constexpr uint32_t kVmmMinVersion = 1;
+inline constexpr uint32_t kVmmMinVersion = 1;  // Of hearth.vmm.v1.
 inline constexpr uint32_t kVmmMaxVersion = 1;
+inline constexpr uint32_t kLauncherMinVersion = 1;
+inline constexpr uint32_t kLauncherMaxVersion = 2;
+inline constexpr uint32_t kLauncherListVersion = 2;  // The first that has List.
 
 // A saved machine's state (hearth.vmm.v1.SavedMachine), and the runs of pages in a working set:
 // with at most 14 bytes each they fit into a frame.

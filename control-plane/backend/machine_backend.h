@@ -3,6 +3,7 @@
 // follow.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,6 +18,9 @@
 
 namespace hearth::control {
 
+// So many disks every backend has room for.
+inline constexpr size_t kMostDisks = 6;
+
 struct MachineDisk {
   std::string path;
   bool read_only = true;
@@ -28,8 +32,11 @@ struct MachineSpec {
   uint32_t memory_mib = 0;
   std::string kernel_path;
   std::string command_line;
-  std::vector<MachineDisk> disks;
-  UniqueFd console;  // Where the guest's serial console is written; may be empty.
+  std::vector<MachineDisk> disks;  // At most kMostDisks.
+  // Where the guest's serial console is written, such as a pipe or a file; may be empty. Written
+  // without blocking: what a full pipe does not take is dropped. When OnExit is called all of it is
+  // there.
+  UniqueFd console;
   // Save() will be called: the pages of the file it writes count as the machine's, too.
   bool to_be_saved = false;
 };
@@ -46,15 +53,22 @@ struct RestoreSpec {
 };
 
 struct MachineExit {
+  // kGuestFault: a triple fault, too, by which our guests end; some backends call it a reset.
+  // kHostError: something on the host failed and whoever ran the machine could still say what.
+  // kLost: nobody could, its process is just gone. A process that was killed is either; `detail`
+  // names the signal.
   enum class Reason { kGuestReset, kStopped, kGuestFault, kHostError, kLost };
   Reason reason = Reason::kLost;
   std::string detail;
 };
 
+// Since the machine was made: a restored one begins at 0. There is no figure of network bytes, for
+// machines have no network device; what goes to the agent and comes from it is counted where it is
+// paid for, by invocation.
 struct MachineStatistics {
-  absl::Duration cpu;  // CPU time of the whole VMM process, from the kernel, not from the VMM.
-  uint64_t resident_bytes = 0;  // Of the process.
-  uint64_t block_read_bytes = 0;
+  absl::Duration cpu;  // CPU time of the whole process that runs the guest, from the kernel.
+  uint64_t resident_bytes = 0;    // Of that process, guest memory that was touched included.
+  uint64_t block_read_bytes = 0;  // Of all disks together, as the guest asked for them.
   uint64_t block_write_bytes = 0;
 };
 
@@ -118,6 +132,12 @@ class MachineBackend {
   virtual absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) {
     static_cast<void>(spec);
     return absl::UnimplementedError("this backend cannot restore a machine");
+  }
+  // The ids of the machines whose process runs, in no order: those of Create() and Restore() that
+  // were not destroyed, as far as whoever spawned their processes finds them running when asked. A
+  // machine whose OnExit was called is not among them. UNAVAILABLE when nobody answers.
+  virtual absl::StatusOr<std::vector<std::string>> ListAlive() {
+    return absl::UnimplementedError("this backend cannot tell which machines are alive");
   }
   // How many VMM processes to keep spawned ahead of demand; Create() and Restore() use them.
   virtual void SetWaiting(size_t count) { static_cast<void>(count); }

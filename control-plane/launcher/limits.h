@@ -5,11 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "wire/limits.h"
+
 namespace hearth::launcher {
 
 // A session holds at most its socket's queues and one Vmm record for each VMM.
 inline constexpr size_t kMaxSessions = 8;
-inline constexpr size_t kMaxVmms = 4096;  // Of all sessions.
+inline constexpr size_t kMaxVmms = 4096;  // Of all sessions; Listed names all of one in a frame.
+inline constexpr size_t kListedIdBytes = 10;  // At most: a varint of 64 bits.
+static_assert(kMaxVmms * kListedIdBytes < wire::kMaxVmmFrameBytes);
 inline constexpr uint32_t kMaxGuestMemoryMib = 1024 * 1024;
 
 // What a VMM may have beside its guest's memory: its own pages, KVM's page tables (a 512th of the

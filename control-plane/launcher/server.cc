@@ -2,6 +2,7 @@
 #include "control-plane/launcher/server.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -171,6 +172,16 @@ absl::StatusOr<UniqueFd> Server::OpenPagemapOf(Session* session, uint64_t id) {
   const auto found = Find(session, id);
   if (found == vmms_.end()) return absl::NotFoundError("this session has no such VMM");
   return OpenPagemap(options_.process_folder.get(), found->second.pid);
+}
+
+// A VMM that has ended but was not reaped yet does not run: its pidfd says so.
+std::vector<uint64_t> Server::List(const Session* session) {
+  std::vector<uint64_t> ids;
+  for (const auto& [number, vmm] : vmms_) {
+    pollfd ended{vmm.pidfd.get(), POLLIN, 0};
+    if (vmm.session == session && poll(&ended, 1, 0) == 0) ids.push_back(vmm.id);
+  }
+  return ids;
 }
 
 void Server::Ended(Session* session, const absl::Status& why) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "control-plane/launcher/cgroups.h"
 #include "control-plane/launcher/session.h"
@@ -45,6 +46,7 @@ class Server final : public SessionHost {
   void Kill(Session* session, uint64_t id) override;
   void SetMemory(Session* session, uint64_t id, uint32_t memory_mib) override;
   absl::StatusOr<UniqueFd> OpenPagemapOf(Session* session, uint64_t id) override;
+  std::vector<uint64_t> List(const Session* session) override;
   void Ended(Session* session, const absl::Status& why) override;
 
  private:

@@ -19,8 +19,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(EventLoop* loop, Sessio
   RETURN_IF_ERROR(loop->Add(session->socket_.fd(), EPOLLIN,
                             [self = session.get()](uint32_t events) { self->OnEvents(events); }));
   v1::Frame hello;
-  hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
-  hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
+  hello.mutable_hello()->set_min_version(wire::kLauncherMinVersion);
+  hello.mutable_hello()->set_max_version(wire::kLauncherMaxVersion);
   hello.mutable_hello()->set_build(build);
   RETURN_IF_ERROR(session->Send(hello));
   return session;
@@ -52,14 +52,12 @@ absl::Status Session::Handle(wire::FdFrame received) {
   if (!frame.ParseFromString(received.payload)) {
     return absl::InvalidArgumentError("a frame that is no hearth.launcher.v1.Frame");
   }
-  if (!greeted_) {
+  if (version_ == 0) {
     if (!frame.has_hello()) return absl::InvalidArgumentError("a message before Hello");
-    RETURN_IF_ERROR(
-        wire::NegotiateVersion("hearth.launcher.v1", "hearthd",
-                               {wire::kVmmMinVersion, wire::kVmmMaxVersion},
-                               {frame.hello().min_version(), frame.hello().max_version()})
-            .status());
-    greeted_ = true;
+    ASSIGN_OR_RETURN(version_, wire::NegotiateVersion(
+                                   "hearth.launcher.v1", "hearthd",
+                                   {wire::kLauncherMinVersion, wire::kLauncherMaxVersion},
+                                   {frame.hello().min_version(), frame.hello().max_version()}));
     return absl::OkStatus();
   }
   if (frame.has_spawn()) return HandleSpawn(frame.spawn(), std::move(received.fds));
@@ -76,6 +74,7 @@ absl::Status Session::Handle(wire::FdFrame received) {
     return absl::OkStatus();
   }
   if (frame.has_open_pagemap()) return HandleOpenPagemap(frame.open_pagemap());
+  if (frame.has_list() && version_ >= wire::kLauncherListVersion) return HandleList(frame.list());
   return absl::InvalidArgumentError("a frame that hearthd does not send");
 }
 
@@ -117,6 +116,14 @@ absl::Status Session::HandleOpenPagemap(const v1::OpenPagemap& request) {
     pagemap.set_error(std::string(opened.status().message()));
   }
   return Send(frame, std::move(sent));
+}
+
+absl::Status Session::HandleList(const v1::List& request) {
+  v1::Frame frame;
+  v1::Listed& listed = *frame.mutable_listed();
+  listed.set_request(request.request());
+  for (const uint64_t id : host_->List(this)) listed.add_ids(id);
+  return Send(frame);
 }
 
 void Session::SendExited(const v1::Exited& exited) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "hearth/launcher/v1/launcher.pb.h"
 #include "vmm/base/event_loop.h"
@@ -28,6 +29,8 @@ class SessionHost {
   virtual void Kill(Session* session, uint64_t id) = 0;
   virtual void SetMemory(Session* session, uint64_t id, uint32_t memory_mib) = 0;
   virtual absl::StatusOr<UniqueFd> OpenPagemapOf(Session* session, uint64_t id) = 0;
+  // The ids of those of the session's VMMs whose process runs.
+  virtual std::vector<uint64_t> List(const Session* session) = 0;
   // The connection is over; destroys the session, not at once.
   virtual void Ended(Session* session, const absl::Status& why) = 0;
 };
@@ -52,13 +55,14 @@ class Session {
   absl::Status Handle(wire::FdFrame frame);
   absl::Status HandleSpawn(const v1::Spawn& spawn, std::vector<UniqueFd> fds);
   absl::Status HandleOpenPagemap(const v1::OpenPagemap& request);
+  absl::Status HandleList(const v1::List& request);
   absl::Status Send(const v1::Frame& frame, std::vector<UniqueFd> fds = {});
   absl::Status WatchForWriting();
 
   EventLoop* const loop_;
   SessionHost* const host_;
   wire::FdSocket socket_;
-  bool greeted_ = false;
+  uint32_t version_ = 0;  // That is spoken; 0: not greeted yet.
   bool watches_writing_ = false;
   bool ended_ = false;
 };

@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -118,6 +120,60 @@ TEST_CASE("kvm backend: a paused guest uses no processor, a resumed one does") {
   while (cpu() < paused + absl::Milliseconds(20)) std::this_thread::yield();
   REQUIRE((*machine)->Stop(absl::InfinitePast()).ok());
   CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kStopped);
+}
+
+TEST_CASE("kvm backend: what is alive is what the launcher runs and is somebody's machine") {
+  if (!CanRun()) return;
+  World world;
+  // One that waits is nobody's.
+  world.backend->SetWaiting(1);
+  while (world.backend->waiting() < 1) std::this_thread::yield();
+  const auto alive = [&] { return world.backend->ListAlive().value(); };
+  CHECK(alive().empty());
+  auto one = world.Create(vmm::testing::SpinningCode());
+  REQUIRE(one.ok());
+  CHECK(alive() == std::vector<std::string>{"test"});
+  auto other = world.Create(vmm::testing::SpinningCode());
+  REQUIRE(other.ok());
+  CHECK(alive().size() == 2);
+  (*one)->Kill();
+  AwaitExit(**one);
+  CHECK(alive().size() == 1);
+  other->reset();
+  CHECK(alive().empty());
+  world.launcher.program().Signal(SIGKILL);
+  absl::StatusOr<std::vector<std::string>> nobody = world.backend->ListAlive();
+  while (nobody.ok()) nobody = world.backend->ListAlive();
+  CHECK(nobody.status().code() == absl::StatusCode::kUnavailable);
+}
+
+TEST_CASE("kvm backend: a launcher of version 1 is spoken to, but cannot be asked what is alive") {
+  TemporaryFolder folder;
+  KvmBackendConfig config;
+  config.launcher_socket = folder.path() + "/old.sock";
+  const UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, config.launcher_socket.c_str(), sizeof(address.sun_path) - 1);
+  REQUIRE(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+  REQUIRE(listen(listener.get(), 1) == 0);
+  absl::Notification done;
+  std::thread old([&] {
+    wire::FdSocket session(UniqueFd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+    launcher::v1::Frame hello;
+    hello.mutable_hello()->set_min_version(1);
+    hello.mutable_hello()->set_max_version(1);
+    session.BlockingSend(hello.SerializeAsString()).IgnoreError();
+    done.WaitForNotification();
+  });
+  const auto backend = KvmBackend::Create(config);
+  REQUIRE(backend.ok());
+  const absl::Status told = (*backend)->ListAlive().status();
+  done.Notify();
+  old.join();
+  INFO(told);
+  CHECK(told.code() == absl::StatusCode::kUnimplemented);
+  CHECK(absl::StrContains(told.message(), "older"));
 }
 
 TEST_CASE("kvm backend: a destroyed machine leaves no process") {

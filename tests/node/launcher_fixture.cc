@@ -98,10 +98,11 @@ UniqueFd ConnectTo(const std::string& path) {
   return fd;
 }
 
-LauncherSession::LauncherSession(const std::string& path) : socket_(ConnectTo(path)) {
+LauncherSession::LauncherSession(const std::string& path, uint32_t max_version)
+    : socket_(ConnectTo(path)) {
   launcher::v1::Frame frame;
   frame.mutable_hello()->set_min_version(1);
-  frame.mutable_hello()->set_max_version(1);
+  frame.mutable_hello()->set_max_version(max_version);
   Send(frame);
   const auto hello = socket_.BlockingReceive(kPatienceMs);
   REQUIRE(hello.ok());
@@ -144,6 +145,18 @@ launcher::v1::Exited LauncherSession::AwaitExited() {
   REQUIRE(frame.ParseFromString(received->payload));
   REQUIRE(frame.has_exited());
   return frame.exited();
+}
+
+std::vector<uint64_t> LauncherSession::List() {
+  launcher::v1::Frame frame;
+  frame.mutable_list()->set_request(++next_id_);
+  Send(frame);
+  const auto received = socket_.BlockingReceive(kPatienceMs);
+  REQUIRE(received.ok());
+  REQUIRE(frame.ParseFromString(received->payload));
+  REQUIRE(frame.has_listed());
+  REQUIRE(frame.listed().request() == next_id_);
+  return {frame.listed().ids().begin(), frame.listed().ids().end()};
 }
 
 bool HasEnded(const UniqueFd& pidfd) {

@@ -59,7 +59,8 @@ class LauncherProgram {
 // Speaks hearth.launcher.v1, one blocking step after the other.
 class LauncherSession {
  public:
-  explicit LauncherSession(const std::string& path);
+  // Speaks the versions up to `max_version`.
+  explicit LauncherSession(const std::string& path, uint32_t max_version = 1);
   struct Vmm {
     uint64_t id = 0;
     launcher::v1::Spawned spawned;
@@ -69,6 +70,8 @@ class LauncherSession {
   Vmm Spawn(uint32_t memory_mib = 128);
   void Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds = {});
   launcher::v1::Exited AwaitExited();
+  // The ids that the launcher names; from version 2 on.
+  std::vector<uint64_t> List();
   wire::FdSocket& socket() { return socket_; }
 
  private:

@@ -268,6 +268,50 @@ TEST_CASE("launcher: a pagemap tells what is present, never where") {
   CHECK(frame.pagemap().error_code() == static_cast<int>(absl::StatusCode::kNotFound));
 }
 
+TEST_CASE("launcher: a session is told which of its VMMs run, and of no other's") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket(), /*max_version=*/2);
+  LauncherSession other(launcher.socket(), /*max_version=*/2);
+  CHECK(session.List().empty());
+  const LauncherSession::Vmm first = session.Spawn();
+  const LauncherSession::Vmm second = session.Spawn();
+  const LauncherSession::Vmm theirs = other.Spawn();
+  std::vector<uint64_t> listed = session.List();
+  std::sort(listed.begin(), listed.end());
+  CHECK(listed == std::vector<uint64_t>{first.id, second.id});
+  CHECK(other.List() == std::vector<uint64_t>{theirs.id});
+  REQUIRE(write(first.control.get(), "exit", 4) == 4);
+  CHECK(session.AwaitExited().id() == first.id);
+  CHECK(session.List() == std::vector<uint64_t>{second.id});
+}
+
+TEST_CASE("launcher: hearthd of version 1 is served, and does not know List") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket(), /*max_version=*/1);
+  CHECK(session.Spawn().spawned.error_code() == 0);
+  launcher::v1::Frame frame;
+  frame.mutable_list()->set_request(1);
+  session.Send(frame);
+  CHECK(session.socket().BlockingReceive(30'000).status().code() == absl::StatusCode::kUnavailable);
+}
+
+TEST_CASE("launcher: who asks for lists and reads none loses the connection") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket(), /*max_version=*/2);
+  launcher::v1::Frame frame;
+  frame.mutable_list()->set_request(UINT64_MAX);
+  const std::string list = frame.SerializeAsString();
+  // More answers than a socket and the launcher's queue hold.
+  absl::Status sent;
+  for (int i = 0; i < 1'000'000 && sent.ok(); ++i) sent = session.socket().BlockingSend(list);
+  CHECK(sent.code() == absl::StatusCode::kUnavailable);
+  LauncherSession next(launcher.socket(), /*max_version=*/2);
+  CHECK(next.List().empty());
+}
+
 TEST_CASE("launcher: another user is refused") {
   REQUIRE_LAUNCHER();
   LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});

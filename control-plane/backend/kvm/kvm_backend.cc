@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -48,14 +50,29 @@ class KvmBackend::Impl {
     // Saved, the machine's memory is there twice, both charged to its VMM.
     const uint32_t accounted_mib = spec.to_be_saved ? spec.memory_mib * 2 : spec.memory_mib;
     const uint32_t memory_mib = spec.memory_mib;
+    const std::string id = spec.id;
     ASSIGN_OR_RETURN(VmmProcess::Order order, CreateOrder(std::move(spec)));
-    return Make(memory_mib, accounted_mib, std::move(order));
+    return Make(id, memory_mib, accounted_mib, std::move(order));
   }
 
   absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) {
     const uint32_t memory_mib = spec.memory_mib;
+    const std::string id = spec.id;
     ASSIGN_OR_RETURN(VmmProcess::Order order, RestoreOrder(std::move(spec)));
-    return Make(memory_mib, memory_mib, std::move(order));
+    return Make(id, memory_mib, memory_mib, std::move(order));
+  }
+
+  absl::StatusOr<std::vector<std::string>> ListAlive() ABSL_LOCKS_EXCLUDED(mutex_) {
+    ASSIGN_OR_RETURN(const std::shared_ptr<LauncherClient> launcher, Launcher());
+    ASSIGN_OR_RETURN(const std::set<uint64_t> running,
+                     launcher->List(absl::Now() + config_.answer_timeout));
+    std::vector<std::string> alive;
+    absl::MutexLock lock(&mutex_);
+    for (const Made& made : made_) {
+      const std::shared_ptr<VmmProcess> process = made.process.lock();
+      if (process && process->IsAmong(launcher.get(), running)) alive.push_back(made.id);
+    }
+    return alive;
   }
 
   void SetWaiting(size_t count) { waiting_->SetTarget(count); }
@@ -63,14 +80,31 @@ class KvmBackend::Impl {
   const BackendCapabilities& capabilities() const { return config_.capabilities; }
 
  private:
-  absl::StatusOr<std::unique_ptr<Machine>> Make(uint32_t memory_mib, uint32_t accounted_mib,
-                                                VmmProcess::Order order) {
+  // The machine that a process runs; the launcher knows it by the process only.
+  struct Made {
+    std::string id;
+    std::weak_ptr<VmmProcess> process;
+  };
+
+  // Forgets those whose machines were destroyed.
+  void Remember(const std::string& id, const std::shared_ptr<VmmProcess>& process)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    made_.erase(std::remove_if(made_.begin(), made_.end(),
+                               [](const Made& made) { return made.process.expired(); }),
+                made_.end());
+    made_.push_back({id, process});
+  }
+
+  absl::StatusOr<std::unique_ptr<Machine>> Make(const std::string& id, uint32_t memory_mib,
+                                                uint32_t accounted_mib, VmmProcess::Order order) {
     const absl::Time begin = absl::Now();
     const absl::Time deadline = begin + config_.answer_timeout;
     if (std::shared_ptr<VmmProcess> process = waiting_->Take()) {
       auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
       machine->set_origin({.waited = true, .ready = absl::Now() - begin});
       RETURN_IF_ERROR(process->Employ(accounted_mib, std::move(order), deadline).status());
+      Remember(id, process);
       return machine;
     }
     ASSIGN_OR_RETURN(std::shared_ptr<LauncherClient> launcher, Launcher());
@@ -80,6 +114,7 @@ class KvmBackend::Impl {
     auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
     RETURN_IF_ERROR(process->AwaitFirst(deadline));
     machine->set_origin({.waited = false, .ready = process->greeted_at() - begin});
+    Remember(id, process);
     return machine;
   }
 
@@ -109,6 +144,7 @@ class KvmBackend::Impl {
   const std::unique_ptr<EventLoop> loop_;
   absl::Mutex mutex_;
   std::shared_ptr<LauncherClient> launcher_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Made> made_ ABSL_GUARDED_BY(mutex_);
   absl::Status last_error_ ABSL_GUARDED_BY(mutex_);
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Duration back_off_ ABSL_GUARDED_BY(mutex_) = kFirstBackOff;
@@ -132,6 +168,8 @@ absl::StatusOr<std::unique_ptr<Machine>> KvmBackend::Create(MachineSpec spec) {
 absl::StatusOr<std::unique_ptr<Machine>> KvmBackend::Restore(RestoreSpec spec) {
   return impl_->Restore(std::move(spec));
 }
+
+absl::StatusOr<std::vector<std::string>> KvmBackend::ListAlive() { return impl_->ListAlive(); }
 
 void KvmBackend::SetWaiting(size_t count) { impl_->SetWaiting(count); }
 size_t KvmBackend::waiting() const { return impl_->waiting(); }

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -34,6 +35,8 @@ class KvmBackend final : public MachineBackend {
   // UNAVAILABLE: no launcher answers. FAILED_PRECONDITION: the host lacks something (says what).
   absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
   absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
+  // UNIMPLEMENTED: the launcher is older than hearthd.
+  absl::StatusOr<std::vector<std::string>> ListAlive() override;
   // Whoever makes a machine gets one of these before one is spawned for it.
   void SetWaiting(size_t count) override;
   size_t waiting() const;  // How many wait now.

@@ -65,8 +65,8 @@ absl::StatusOr<std::shared_ptr<LauncherClient>> LauncherClient::Connect(EventLoo
 absl::Status LauncherClient::Greet(const std::string& build, absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   launcher::v1::Frame hello;
-  hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
-  hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
+  hello.mutable_hello()->set_min_version(wire::kLauncherMinVersion);
+  hello.mutable_hello()->set_max_version(wire::kLauncherMaxVersion);
   hello.mutable_hello()->set_build(build);
   RETURN_IF_ERROR(socket_.Send(hello.SerializeAsString()));
   absl::StatusOr<wire::FdFrame> received =
@@ -81,10 +81,11 @@ absl::Status LauncherClient::Greet(const std::string& build, absl::Duration time
   if (!frame.ParseFromString(received->payload) || !frame.has_hello()) {
     return absl::UnavailableError("what listens on the launcher's socket is no hearth-launcher");
   }
-  return wire::NegotiateVersion("hearth.launcher.v1", "hearth-launcher",
-                                {wire::kVmmMinVersion, wire::kVmmMaxVersion},
-                                {frame.hello().min_version(), frame.hello().max_version()})
-      .status();
+  ASSIGN_OR_RETURN(
+      version_, wire::NegotiateVersion("hearth.launcher.v1", "hearth-launcher",
+                                       {wire::kLauncherMinVersion, wire::kLauncherMaxVersion},
+                                       {frame.hello().min_version(), frame.hello().max_version()}));
+  return absl::OkStatus();
 }
 
 void LauncherClient::OnEvents(uint32_t events) {
@@ -124,6 +125,14 @@ absl::Status LauncherClient::Handle(wire::FdFrame received,
     return absl::OkStatus();
   }
   if (frame.has_pagemap()) return HandlePagemap(frame.pagemap(), std::move(received.fds));
+  if (frame.has_listed()) {
+    const auto it = listing_.find(frame.listed().request());
+    if (it == listing_.end()) return absl::OkStatus();  // Nobody waits for it any more.
+    it->second.answered = true;
+    it->second.ids.insert(frame.listed().ids().begin(), frame.listed().ids().end());
+    changed_.SignalAll();
+    return absl::OkStatus();
+  }
   if (!frame.has_spawned()) return absl::InvalidArgumentError("it sent an unknown frame");
   const launcher::v1::Spawned& spawned = frame.spawned();
   const auto it = spawning_.find(spawned.id());
@@ -229,6 +238,30 @@ absl::StatusOr<UniqueFd> LauncherClient::OpenPagemap(uint64_t id, absl::Time dea
   }
   RETURN_IF_ERROR(answered.error);
   return std::move(answered.pagemap);
+}
+
+absl::StatusOr<std::set<uint64_t>> LauncherClient::List(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(status_);
+  if (version_ < wire::kLauncherListVersion) {
+    return absl::UnimplementedError(
+        "this hearth-launcher is older than hearthd and cannot tell what runs; install it anew");
+  }
+  const uint64_t request = next_id_++;
+  launcher::v1::Frame frame;
+  frame.mutable_list()->set_request(request);
+  Listing& listing = listing_[request];
+  const absl::Status sent = Send(frame);
+  bool late = false;
+  while (sent.ok() && status_.ok() && !listing.answered && !late) {
+    late = changed_.WaitWithDeadline(&mutex_, deadline);
+  }
+  const Listing answered = std::move(listing);
+  listing_.erase(request);
+  RETURN_IF_ERROR(sent);
+  if (answered.answered) return answered.ids;
+  return status_.ok() ? absl::DeadlineExceededError("hearth-launcher did not answer in time")
+                      : status_;
 }
 
 absl::Status LauncherClient::Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds) {

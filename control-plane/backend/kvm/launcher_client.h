@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -47,6 +48,9 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
   absl::StatusOr<UniqueFd> OpenPagemap(uint64_t id, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Which of the VMMs it spawned run. UNIMPLEMENTED: the launcher is too old to tell.
+  absl::StatusOr<std::set<uint64_t>> List(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Ends the session, and with it, at the launcher, its VMMs.
   void Close(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status status() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -65,6 +69,11 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
     UniqueFd pagemap;
   };
 
+  struct Listing {
+    bool answered = false;
+    std::set<uint64_t> ids;
+  };
+
   LauncherClient(EventLoop* loop, UniqueFd socket) : loop_(loop), socket_(std::move(socket)) {}
   absl::Status Greet(const std::string& build, absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -81,9 +90,11 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
   absl::CondVar changed_;
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  uint32_t version_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Pending> spawning_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Opening> opening_ ABSL_GUARDED_BY(mutex_);  // By request.
+  std::map<uint64_t, Listing> listing_ ABSL_GUARDED_BY(mutex_);  // By request.
   std::map<uint64_t, ExitCallback> running_ ABSL_GUARDED_BY(mutex_);
 };
 

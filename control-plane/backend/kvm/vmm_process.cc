@@ -146,6 +146,11 @@ bool VmmProcess::alive() const {
   return channel_.ok() && !end_.has_value();
 }
 
+bool VmmProcess::IsAmong(const LauncherClient* launcher, const std::set<uint64_t>& running) const {
+  absl::MutexLock lock(&mutex_);
+  return launcher_.get() == launcher && running.count(launcher_id_) != 0;
+}
+
 void VmmProcess::OnEvents(uint32_t events) {
   absl::MutexLock lock(&mutex_);
   if ((events & EPOLLOUT) != 0 && channel_.ok()) {

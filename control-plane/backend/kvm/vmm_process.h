@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,9 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::StatusOr<vmm::v1::Response> Employ(uint32_t memory_mib, Order order, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool alive() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it is one of those that `launcher` says are running.
+  bool IsAmong(const LauncherClient* launcher, const std::set<uint64_t>& running) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // When its Hello came; of one that has answered a request.
   absl::Time greeted_at() const ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "control-plane/backend/libvirt/block_bytes.h"
 #include "control-plane/backend/libvirt/connection.h"
 #include "control-plane/backend/libvirt/domain_xml.h"
 #include "vmm/base/unique_fd.h"
@@ -35,6 +36,9 @@ class Domain {
   absl::Status Suspend();
   // OK, too, when it has ended already. The definition goes as well.
   absl::Status Destroy();
+  // What the guest has read from its disks and written to them. FAILED_PRECONDITION when it has
+  // ended.
+  absl::StatusOr<BlockBytes> GetBlockBytes();
 
  private:
   _virDomain* domain_;

@@ -16,7 +16,8 @@ inline constexpr size_t kMaxQueuedRequests = 16;  // Of one machine.
 inline constexpr uint32_t kMinGuestMemoryMib = 16;
 inline constexpr uint32_t kMaxGuestMemoryMib = 1024 * 1024;
 inline constexpr uint32_t kMaxVcpus = 32;
-inline constexpr size_t kMaxDisks = 8;  // QEMU's microvm has few virtio-mmio places.
+// QEMU's microvm has eight places for devices; the agent's port and the entropy take two.
+inline constexpr size_t kMaxDisks = 6;
 inline constexpr size_t kMaxSerialBytes = 20;
 inline constexpr size_t kMaxCommandLineBytes = 2048;  // COMMAND_LINE_SIZE of Linux on x86-64.
 inline constexpr uint64_t kMaxKernelBytes = 256ull << 20;
@@ -30,6 +31,9 @@ inline constexpr uint64_t kConsoleBurstBytes = 256 * 1024;
 inline constexpr size_t kMaxCpuXmlBytes = 64 * 1024;
 inline constexpr size_t kMaxCpuFileBytes = 1 << 20;  // Of `hearth doctor --json`, some 20 KiB.
 inline constexpr size_t kMaxComparedCpus = 64;
+
+// Of QEMU's answer about its disks, which takes some 2 KiB for each.
+inline constexpr size_t kMaxBlockStatsBytes = 256 * 1024;
 
 // For a QEMU that libvirt says it has destroyed, and for those that an earlier run left.
 inline constexpr int kProcessEndTimeoutMs = 10'000;

@@ -109,7 +109,7 @@ absl::Status Machine::HandleRequest(const vmm::v1::Request& request, std::vector
       return absl::OkStatus();
     case Request::kGetStatistics:
       if (made) {
-        Answer(id, absl::OkStatus(), Statistics());
+        GetStatistics(id);
       } else {
         Answer(id, absl::FailedPreconditionError("there is no machine"));
       }
@@ -158,12 +158,21 @@ void Machine::Stop(uint64_t id, const vmm::v1::StopMachine& request) {
            "it was stopped: the guest did not reset in time");
 }
 
-vmm::v1::Response Machine::Statistics() const {
-  vmm::v1::Response response;
-  vmm::v1::Statistics& statistics = *response.mutable_statistics();
-  statistics.set_process_cpu_ns(CpuNs(process_));
-  if (console_) statistics.set_console_dropped_bytes(console_->dropped_bytes());
-  return response;
+void Machine::GetStatistics(uint64_t id) {
+  worker_->Do([this, id] {
+    absl::StatusOr<BlockBytes> moved = absl::UnavailableError("the machine has ended");
+    if (domain_.has_value()) moved = domain_->GetBlockBytes();
+    context_->loop->Post([this, id, moved = std::move(moved)] {
+      if (!moved.ok()) return Answer(id, moved.status());
+      vmm::v1::Response response;
+      vmm::v1::Statistics& statistics = *response.mutable_statistics();
+      statistics.set_process_cpu_ns(CpuNs(process_));
+      statistics.set_block_read_bytes(moved->read);
+      statistics.set_block_write_bytes(moved->written);
+      if (console_) statistics.set_console_dropped_bytes(console_->dropped_bytes());
+      Answer(id, absl::OkStatus(), std::move(response));
+    });
+  });
 }
 
 void Machine::OnDomainEnded(DomainEnd end) {

@@ -51,6 +51,8 @@ class Machine {
 
   const std::string& domain_name() const { return name_; }
   pid_t pid() const { return process_.pid; }
+  // There is a QEMU, and it has not ended.
+  bool Runs() const { return process_.pidfd && !AwaitEnd(process_, 0); }
 
  private:
   enum class State { kEmpty, kCreating, kCreated, kStarted, kEnding };
@@ -79,7 +81,7 @@ class Machine {
   void Change(uint64_t id, bool run);
   void OnRunning(uint64_t id, const absl::Status& status, bool first);
   void Stop(uint64_t id, const vmm::v1::StopMachine& request);
-  vmm::v1::Response Statistics() const;
+  void GetStatistics(uint64_t id);
   void OnProcessEnded();
   void EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, std::string detail);
   void TearDown();  // On the worker.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a machine comes to be: CreateMachine.
+#include <elf.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <array>
 #include <cstring>
@@ -43,6 +45,17 @@ absl::StatusOr<std::string> RandomUuid() {
   return absl::StrFormat("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
                          b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11],
                          b[12], b[13], b[14], b[15]);
+}
+
+// QEMU takes much for a kernel, and then runs what is none: hearth-vmm's is an ELF file, always.
+absl::Status CheckKernel(int fd) {
+  Elf64_Ehdr header{};
+  if (pread(fd, &header, sizeof(header), 0) != static_cast<ssize_t>(sizeof(header)) ||
+      memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+      header.e_machine != EM_X86_64) {
+    return absl::InvalidArgumentError("the kernel is no ELF file for x86-64 (a vmlinux)");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<UniqueFd> Dial(const std::string& path) {
@@ -111,6 +124,7 @@ absl::StatusOr<std::shared_ptr<Machine::CreateJob>> Machine::ParseCreate(
   spec.entropy = request.entropy();
   spec.agent_socket = context_->files->AgentSocket(spec.name);
   ASSIGN_OR_RETURN(job->kernel, Take(fds, request.kernel_fd(), "the kernel"));
+  RETURN_IF_ERROR(CheckKernel(job->kernel.get()));
   for (const vmm::v1::Disk& disk : request.disks()) {
     ASSIGN_OR_RETURN(UniqueFd file, Take(fds, disk.fd(), "a disk"));
     job->disks.push_back(std::move(file));

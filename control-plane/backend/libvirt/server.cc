@@ -97,6 +97,15 @@ absl::StatusOr<UniqueFd> Server::OpenPagemapOf(Session*, uint64_t) {
   return absl::UnimplementedError("hearth-libvirt does not look into QEMU's memory");
 }
 
+// Those that have a QEMU, and whose QEMU runs.
+std::vector<uint64_t> Server::List(const Session* session) {
+  std::vector<uint64_t> ids;
+  for (const auto& [number, entry] : machines_) {
+    if (entry.session == session && !entry.ended && entry.machine->Runs()) ids.push_back(entry.id);
+  }
+  return ids;
+}
+
 void Server::Ended(Session* session, const absl::Status& why) {
   options_.log(absl::StrCat("a session ended: ", why.message()));
   for (auto& [number, entry] : machines_) {

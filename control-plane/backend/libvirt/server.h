@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "control-plane/backend/libvirt/machine.h"
 #include "control-plane/launcher/session.h"
@@ -40,6 +41,7 @@ class Server final : public launcher::SessionHost {
   void Kill(launcher::Session* session, uint64_t id) override;
   void SetMemory(launcher::Session* session, uint64_t id, uint32_t memory_mib) override;
   absl::StatusOr<UniqueFd> OpenPagemapOf(launcher::Session* session, uint64_t id) override;
+  std::vector<uint64_t> List(const launcher::Session* session) override;
   void Ended(launcher::Session* session, const absl::Status& why) override;
 
  private:
