@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <system_error>
 
 #include "absl/strings/match.h"
@@ -29,9 +29,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What can be read. The process behind a file of /proc may be gone by then: an iterator over the
+// file would throw.
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path);
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 std::vector<std::string> Entries(const std::string& folder) {
