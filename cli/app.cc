@@ -170,6 +170,11 @@ void AddOthers(CLI::App& app, Parsed* parsed) {
                      "Where hearthd keeps its data, for disk space");
   doctor->add_option("--device", parsed->doctor.device, "The KVM device (/dev/kvm)");
   doctor->add_option("--probe", parsed->doctor.probe, "hearth-kvm-probe, if not beside hearth");
+  doctor->add_option("--libvirt", parsed->doctor.libvirt, "hearth-libvirt, if not beside hearth");
+  doctor
+      ->add_option("--baseline", parsed->doctor.baseline,
+                   "Instead: which hosts share snapshots, each FILE being a host's `doctor --json`")
+      ->type_name("FILE...");
 }
 
 void Build(CLI::App& app, Parsed* parsed) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "cli/client.h"
 #include "cli/config.h"
@@ -121,7 +122,9 @@ struct DoctorOptions {
   std::string folder = "/var/lib/hearth";  // Where hearthd keeps its data: is there room?
   std::string probe;                       // hearth-kvm-probe; empty: beside `hearth`.
   std::string device = "/dev/kvm";
-  std::string backend;  // kvm or libvirt: judge that one; empty: choose.
+  std::string backend;                // kvm or libvirt: judge that one; empty: choose.
+  std::string libvirt;                // hearth-libvirt; empty: beside `hearth`.
+  std::vector<std::string> baseline;  // Hosts to be compared; empty: this one is judged.
 };
 int Doctor(Session& session, const DoctorOptions& options);
 

@@ -120,6 +120,11 @@ Examples:
   hearth doctor --backend kvm              is hearth-vmm of use here?
   hearth doctor --json | jq -r .choice
 
+With --baseline it compares hosts: which of them run each other's snapshots, and what processor all
+have in common (by libvirt, for a fleet that is to be limited to it):
+  hearth doctor --json > $(hostname).json       on each host
+  hearth doctor --baseline *.json
+
 Exit codes:
   0 a backend serves, or the one of --backend   5 none, only hearth-vmm in the emulated machine
   (tests/testbed)   6 nothing)";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `hearth doctor`: shows the diagnosis.
 #include "absl/strings/str_cat.h"
+#include "cli/doctor/cpu.h"
 #include "cli/doctor/host.h"
 #include "cli/format.h"
 #include "cli/json.h"
@@ -45,6 +46,7 @@ nlohmann::json DiagnosisJson(const Diagnosis& diagnosis) {
           {"testbedOnly", choice.testbed},
           {"summary", Summary(choice)},
           {"checks", checks},
+          {"cpu", diagnosis.cpu},
           {"kvmProbe", diagnosis.probe}};
 }
 
@@ -78,6 +80,7 @@ void PrintDiagnosis(const Diagnosis& diagnosis, std::ostream& out) {
 }  // namespace
 
 int Doctor(Session& session, const DoctorOptions& options) {
+  if (!options.baseline.empty()) return CompareHosts(session, options);
   const Diagnosis diagnosis = Diagnose(session.options, options);
   if (session.options.json) {
     session.terminal.out << JsonText(DiagnosisJson(diagnosis));

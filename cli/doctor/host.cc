@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "cli/doctor/cpu.h"
 #include "cli/doctor/programs.h"
 #include "cli/format.h"
 
@@ -177,6 +178,8 @@ Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options) {
   checks.push_back({"KVM", measured.kvm.usable ? Check::State::kGood : Check::State::kBad,
                     (measured.kvm.usable ? "usable: " : "not usable: ") + measured.kvm.why,
                     measured.kvm.advice});
+  diagnosis.cpu = DescribeCpu(options.libvirt);
+  checks.push_back(CpuCheck(diagnosis.cpu));
   const Check vmm = VmmCheck();
   std::vector<Check> libvirt;
   if (only != Backend::kKvm) libvirt = CheckLibvirt(UsualLibvirtPlaces());

@@ -29,6 +29,7 @@ struct Diagnosis {
   Choice choice;
   std::vector<Check> checks;
   nlohmann::json probe;  // hearth-kvm-probe's report, for machines.
+  nlohmann::json cpu;    // DescribeCpu()
 };
 
 KvmVerdict JudgeProbe(const nlohmann::json& probe, const std::string& device);

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -44,6 +45,32 @@ def doctor(world):
     check(hearth.cli("doctor", "--backend", "libvirt")[0] == 0, "doctor judges libvirt alone")
     check(hearth.cli("doctor", "--backend", "kvm")[0] != 0, "doctor judges kvm alone")
     return [report["reason"], report["summary"]]
+
+
+@case("libvirt: doctor names the processor as libvirt does; hosts that are compared share snapshots, or it says why not",
+      "libvirt")
+def processors(world):
+    hearth = world.shared
+    report = hearth.json("doctor")
+    libvirt = report["cpu"]["libvirt"]
+    check("model" in libvirt, f"libvirt's model: {libvirt}")
+    with tempfile.TemporaryDirectory() as folder:
+        host, other, odd = (Path(folder) / name for name in ("host.json", "other.json", "odd.json"))
+        host.write_text(json.dumps(report))
+        report["cpu"]["host"]["microcode"] = "0xffff"
+        other.write_text(json.dumps(report))
+        answer = hearth.json("doctor", "--baseline", host, other)
+        check([group["files"] for group in answer["groups"]] == [[str(host)], [str(other)]], f"groups: {answer['groups']}")
+        check(["microcode" in each["differences"][0] for each in answer["relations"]] == [True, True],
+              f"between them: {answer['relations']}")
+        check(answer["baseline"].get("model") == libvirt["model"], f"two alike have in common: {answer['baseline']}")
+        report["cpu"]["libvirt"]["xml"] = "<cpu><arch>x86_64</arch><model>EPYC</model><vendor>DEC</vendor></cpu>"
+        odd.write_text(json.dumps(report))
+        code, out, err = hearth.cli("doctor", "--baseline", host, odd)
+        check(code == 0, f"{code}: {err}")
+        check_in(f"no processor in common: hearth-libvirt: {odd}: libvirt: operation failed: Unknown CPU vendor DEC",
+                 out.decode())
+    return [f"{libvirt['model']} and {len(libvirt['more'])} features more"]
 
 
 @case("libvirt: one QEMU serves ten invocations, paused in between, and its processor time is billed", "libvirt")
