@@ -64,13 +64,17 @@ void Connection::Open() {
   _virConnect* const connection = virConnectOpen(options_.uri.c_str());
   absl::Status status;
   if (connection == nullptr) {
-    status = Annotate(
-        LastError(absl::StrCat("libvirt cannot open ", options_.uri)),
-        options_.embedded
-            ? "the embedded driver needs the package libvirt-daemon-driver-qemu with its user and "
-              "group libvirt-qemu, the package qemu-system-x86, and root"
-            : "a libvirt daemon must run and let this user in (for qemu:///system: libvirtd or "
-              "virtqemud, started, and the group libvirt); qemu:///embed?root=FOLDER needs none");
+    status = LastError(absl::StrCat("libvirt cannot open ", options_.uri));
+    status = absl::Status(
+        status.code(),
+        absl::StrCat(status.message(),
+                     options_.embedded
+                         ? "; the embedded driver needs the package libvirt-daemon-driver-qemu "
+                           "with its user and group libvirt-qemu, the package qemu-system-x86, and "
+                           "root"
+                         : "; a libvirt daemon must run and let this user in (for qemu:///system: "
+                           "libvirtd or virtqemud, started, and the group libvirt); "
+                           "qemu:///embed?root=FOLDER needs none"));
   }
   bool closed = false;
   {

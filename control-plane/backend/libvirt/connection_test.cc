@@ -19,12 +19,6 @@
 namespace hearth::libvirt {
 namespace {
 
-EventThread* Events() {
-  static EventThread* const events =
-      EventThread::Start()->release();  // libvirt's, for the process.
-  return events;
-}
-
 struct Folder {
   Folder() {
     char name[] = "/tmp/hearth-daemon-XXXXXX";
@@ -49,7 +43,6 @@ UniqueFd Hanging(const std::string& path) {
 
 struct Tested {
   explicit Tested(const std::string& uri) {
-    REQUIRE(Events() != nullptr);
     ConnectionOptions options;
     options.uri = uri;
     options.patience = absl::Milliseconds(300);
@@ -62,6 +55,8 @@ struct Tested {
     connection = Connection::Create(std::move(options));
   }
   ~Tested() { connection->Close(); }
+  // One at a time in a process.
+  const std::unique_ptr<EventThread> events = *EventThread::Start();
   int prepared = 0;
   int lost = 0;
   absl::Status prepare;
