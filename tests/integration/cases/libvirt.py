@@ -145,12 +145,21 @@ def has(hearth, pattern):
     return any(hearth.machines.files.glob(pattern))
 
 
+def cpu_seconds(pid):
+    """Of a process; 0 when it is gone. QEMU itself takes well below one to start, an emulated guest some to boot."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # What there is to see of a function's life, in its order: where it is looked for, and whether there is a QEMU by then.
 LIFE = [
     ("its domain is defined", lambda life: has(life.hearth, "embed/etc/qemu/hearth-*.xml"), False),
     ("its QEMU is started", lambda life: life.hearth.vmms(), True),
     ("its QEMU answers libvirt", lambda life: has(life.hearth, "embed/run/qemu/hearth-*.xml"), True),
-    ("its guest boots", lambda life: percent(life.hearth) >= 30 and life.hearth.vmms(), True),
+    ("its guest boots", lambda life: any(cpu_seconds(pid) > 1 for pid in life.hearth.vmms()), True),
     ("its function initialises", lambda life: percent(life.hearth) >= 55 and life.hearth.vmms(), True),
     ("it is invoked", lambda life: life.step == 1 and busy(life.hearth), True),
     ("it is deleted", lambda life: life.step == 2, False),
