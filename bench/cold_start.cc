@@ -21,8 +21,9 @@ using Progress = std::function<void(const std::string&)>;
 
 absl::Status RunPrepare(const ColdStartOptions& options, const std::string& what, int at_once) {
   if (options.prepare.empty()) return absl::OkStatus();
-  std::string arguments[] = {options.prepare, what, std::to_string(at_once)};
-  char* argv[] = {arguments[0].data(), arguments[1].data(), arguments[2].data(), nullptr};
+  std::string arguments[] = {options.prepare, what, std::to_string(at_once), options.backend};
+  char* argv[] = {arguments[0].data(), arguments[1].data(), arguments[2].data(),
+                  options.backend.empty() ? nullptr : arguments[3].data(), nullptr};
   pid_t pid = -1;
   const int error = posix_spawnp(&pid, argv[0], nullptr, nullptr, argv, environ);
   if (error != 0) return ErrnoStatus(error, absl::StrCat("running ", options.prepare));

@@ -35,9 +35,10 @@ struct ColdStartOptions {
   int warmup = 5;  // A working set is made of the first four recordings.
   int concurrency = 1;
   // A program that is called with a mode's name (or "open-loop", "clones") and
-  // how many at once, and leaves hearthd on the socket such that its starts are
-  // of that kind. Empty: hearthd stays.
+  // how many at once (and the backend's, if one is named), and leaves hearthd
+  // on the socket such that its starts are of that kind. Empty: hearthd stays.
   std::string prepare;
+  std::string backend;
   // The snapshots' folder and whatever else a cold disk is to be cold of.
   std::vector<std::string> evict;
   OpenLoopOptions open_loop;
@@ -81,6 +82,8 @@ Comparison Compare(const std::map<Mode, ModeResults>& modes);
 // Whether each function's target is met, without a failure in either mode.
 bool MeetsTargets(const ColdStartOptions& options, const ColdStartResults& results);
 
+// The first few, a line each.
+std::string FailureLines(const std::vector<std::string>& failures);
 std::string ColdStartText(const ColdStartOptions& options, const ColdStartResults& results);
 nlohmann::json ColdStartJson(const ColdStartOptions& options, const ColdStartResults& results);
 // A picture of every function's kinds of start.

@@ -21,17 +21,6 @@ std::optional<double> Max(const std::vector<double>& values) {
   return *std::max_element(values.begin(), values.end());
 }
 
-std::string FailureLines(const std::vector<std::string>& failures) {
-  std::string text;
-  for (size_t i = 0; i < std::min(failures.size(), kShownFailures); ++i) {
-    absl::StrAppend(&text, "           ", failures[i], "\n");
-  }
-  if (failures.size() > kShownFailures) {
-    absl::StrAppend(&text, "           and ", failures.size() - kShownFailures, " more\n");
-  }
-  return text;
-}
-
 std::string ReplyHead(const char* first) {
   return absl::StrFormat("%-10s %5s %6s %9s %9s %9s %9s %9s", first, "runs", "failed", "p50", "p90",
                          "p99", "p99.9", "max");
@@ -188,6 +177,17 @@ std::string FunctionText(const ColdStartOptions& options, const BenchedFunction&
 }
 
 }  // namespace
+
+std::string FailureLines(const std::vector<std::string>& failures) {
+  std::string text;
+  for (size_t i = 0; i < std::min(failures.size(), kShownFailures); ++i) {
+    absl::StrAppend(&text, "           ", failures[i], "\n");
+  }
+  if (failures.size() > kShownFailures) {
+    absl::StrAppend(&text, "           and ", failures.size() - kShownFailures, " more\n");
+  }
+  return text;
+}
 
 std::string ColdStartSvg(const ColdStartResults& results) {
   std::vector<Waterfall> all;

@@ -59,5 +59,6 @@ void AddBoot(CLI::App* app, Commands* commands);
 void AddRestore(CLI::App* app, Commands* commands);
 void AddInvoke(CLI::App* app, Commands* commands);
 void AddColdStart(CLI::App* app, Commands* commands);
+void AddBackends(CLI::App* app, Commands* commands);
 
 }  // namespace hearth::bench

@@ -17,6 +17,7 @@ int Main(int argc, char** argv) {
   AddRestore(&app, &commands);
   AddInvoke(&app, &commands);
   AddColdStart(&app, &commands);
+  AddBackends(&app, &commands);
   AddInvitro(&app, &commands);
   AddBurst(&app, &commands);
   CLI11_PARSE(app, argc, argv);

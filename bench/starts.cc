@@ -63,6 +63,8 @@ const char* NameOf(Mode mode) {
       return "resident";
     case Mode::kWaiting:
       return "waiting";
+    case Mode::kRestored:
+      return "restored";
     case Mode::kWarm:
       return "warm";
   }
@@ -104,6 +106,9 @@ absl::Status CheckStart(Mode mode, const v1::Invocation& invocation) {
       break;
     case Mode::kColdBoot:
       right = invocation.start_kind() == v1::COLD && !timing.waiting_vmm();
+      break;
+    case Mode::kRestored:
+      right = invocation.start_kind() == v1::RESTORED;
       break;
     default:
       right = invocation.start_kind() == v1::RESTORED &&

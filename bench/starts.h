@@ -19,14 +19,15 @@ enum class Mode {
   kStore,     // Memory not resident; a new VMM process.
   kResident,  // Memory resident; a new VMM process.
   kWaiting,   // Memory resident; a VMM process that waited.
+  kRestored,  // Any of these restores: for backends that differ in them.
   kWarm,      // An instance that had served.
 };
 
 // In the order of the table, slowest first.
-inline constexpr Mode kModes[] = {Mode::kColdBoot, Mode::kColdDisk, Mode::kStore,
-                                  Mode::kResident, Mode::kWaiting,  Mode::kWarm};
+inline constexpr Mode kModes[] = {Mode::kColdBoot, Mode::kColdDisk, Mode::kStore, Mode::kResident,
+                                  Mode::kWaiting,  Mode::kRestored, Mode::kWarm};
 
-// "cold-boot", "cold-disk", "store", "resident", "waiting", "warm".
+// "cold-boot", "cold-disk", "store", "resident", "waiting", "restored", "warm".
 const char* NameOf(Mode mode);
 absl::StatusOr<Mode> ModeOf(absl::string_view name);
 

@@ -34,6 +34,11 @@ TEST_CASE("starts: each kind is told from each other by what hearthd says") {
     }
   }
   CHECK(CheckStart(Mode::kColdDisk, Started(v1::RESTORED, false, false)).ok());
+  for (const bool flag : {false, true}) {
+    CHECK(CheckStart(Mode::kRestored, Started(v1::RESTORED, flag, flag)).ok());
+    CHECK_FALSE(CheckStart(Mode::kRestored, Started(v1::COLD, flag, flag)).ok());
+    CHECK_FALSE(CheckStart(Mode::kRestored, Started(v1::WARM, flag, flag)).ok());
+  }
   // Half of what a mode promises is not that mode.
   CHECK_FALSE(CheckStart(Mode::kWaiting, Started(v1::RESTORED, false, true)).ok());
   CHECK_FALSE(CheckStart(Mode::kStore, Started(v1::RESTORED, false, true)).ok());
@@ -45,7 +50,8 @@ TEST_CASE("starts: each kind is told from each other by what hearthd says") {
 TEST_CASE("starts: modes are known by their names") {
   for (const Mode mode : kModes) CHECK(ModeOf(NameOf(mode)).value() == mode);
   CHECK(ModeOf("hot").status().message() ==
-        "there is no mode \"hot\"; there are cold-boot, cold-disk, store, resident, waiting, warm");
+        "there is no mode \"hot\"; there are cold-boot, cold-disk, store, resident, waiting, "
+        "restored, warm");
 }
 
 Reply RestoredReply() {
