@@ -64,6 +64,7 @@ nlohmann::json AskBaseline(const std::vector<ComparedHost>& hosts, const DoctorO
 std::vector<std::string> FilesOf(const std::vector<size_t>& group,
                                  const std::vector<ComparedHost>& hosts) {
   std::vector<std::string> files;
+  files.reserve(group.size());
   for (const size_t host : group) files.push_back(hosts[host].file);
   return files;
 }
