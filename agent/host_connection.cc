@@ -54,7 +54,14 @@ void HostConnection::OnEvents(uint32_t events) {
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got < 0) return Broken(ErrnoStatus("read from the host"));
   if (got == 0) return Broken(absl::UnavailableError("the host closed the connection"));
-  status_ = mux_->Receive({buffer.data(), static_cast<size_t>(got)});
+  const absl::string_view bytes(buffer.data(), static_cast<size_t>(got));
+  status_ = mux_->Receive(bytes);
+  if (!absl::IsAborted(status_) || !owner_->ExpectsBreak()) return;
+  // A serial port does not tell that it was restored: the new host begins anew on it. It has said
+  // nothing before, and its Hello is short enough to arrive as one piece.
+  mux_ = NewMux();
+  owner_->OnNewMux(mux_.get());
+  status_ = mux_->Receive(bytes);
 }
 
 void HostConnection::Flush() {

@@ -39,7 +39,8 @@ class HostConnectionOwner : public wire::MuxDelegate {
   virtual void OnWritten() = 0;               // There is room in the output.
 };
 
-// The connection to the host: its socket and its multiplexer, which change together.
+// The connection to the host: its socket and its multiplexer, which change together. Over a serial
+// port, which a restore does not break, the multiplexer alone changes when another host says Hello.
 class HostConnection {
  public:
   // `loop` and `owner` outlive this.

@@ -121,6 +121,21 @@ def handler(event, context):
   REQUIRE(function.Invoke("2", "{}").result.reusable());
 }
 
+TEST_CASE("snapshot: another host may take over the connection of a parked instance, no other's") {
+  if (!TestAgent::Possible()) return;
+  PythonFunction python("def handler(event, context):\n  return 'alive'\n");
+  TestAgent& agent = python.function.agent;
+  REQUIRE_FALSE(Prepare(&agent.host()).has_error());
+  agent.TakeOver();
+  agent.TakeOver();  // The first one's machine was saved again, say.
+  REQUIRE(agent.host().hello().boot_id() == "test-boot");
+  REQUIRE_FALSE(Restore(&agent.host()).has_error());
+  REQUIRE(python.function.Invoke("1", "{}").response == "\"alive\"");
+  // A second Hello is a breach again, and ends the agent.
+  agent.host().SayHelloAgain();
+  REQUIRE(agent.WaitForEnd() == 1);
+}
+
 TEST_CASE("snapshot: a parked instance runs nothing, and takes RestoreInstance and Shutdown only") {
   if (!TestAgent::Possible()) return;
   PythonFunction python(R"(

@@ -93,6 +93,7 @@ class Mux {
 
   // Takes all of `bytes`. An error is a breach of protocol by the peer, and final: close the
   // connection; status() keeps it, and everything but the accessors fails with it from then on.
+  // ABORTED: a second Hello, as when another peer has taken the first one's place.
   absl::Status Receive(absl::string_view bytes);
 
   // The stream under the connection ended. OK when it may end here (between frames, no call in

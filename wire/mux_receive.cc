@@ -67,7 +67,7 @@ absl::Status Mux::HandleFrame(absl::string_view payload) {
 }
 
 absl::Status Mux::HandleHello(const Hello& hello) {
-  if (ready()) return absl::InvalidArgumentError("a second Hello");
+  if (ready()) return absl::AbortedError("a second Hello");
   if (hello.build().size() > kMaxHelloStringBytes ||
       hello.boot_id().size() > kMaxHelloStringBytes) {
     return absl::InvalidArgumentError("a Hello with a string over the limit");

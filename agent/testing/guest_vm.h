@@ -25,6 +25,8 @@ class GuestVm {
   static bool Possible();
 
   TestHost& host() { return *host_; }
+  // Another host goes on with the same connection.
+  void TakeOver() { host_ = host_->Successor(); }
   void Configure(const agent::v1::ResourceLimits& limits = {});
   // Waits until the machine has reset itself, which ends QEMU.
   void WaitForReset();

@@ -31,6 +31,18 @@ TestHost::TestHost(UniqueFd connection)
   WaitFor([this] { return mux_.ready(); });
 }
 
+std::unique_ptr<TestHost> TestHost::Successor() const {
+  UniqueFd same(fcntl(connection_.get(), F_DUPFD_CLOEXEC, 0));
+  REQUIRE(same);
+  return std::make_unique<TestHost>(std::move(same));
+}
+
+void TestHost::SayHelloAgain() {
+  const wire::Mux again({.side = wire::MuxSide::kHost}, this);
+  REQUIRE(send(connection_.get(), again.output().data(), again.output().size(), MSG_NOSIGNAL) ==
+          static_cast<ssize_t>(again.output().size()));
+}
+
 void TestHost::Step() {
   while (!mux_.output().empty()) {
     const ssize_t count = send(connection_.get(), mux_.output().data(), mux_.output().size(),

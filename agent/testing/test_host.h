@@ -22,6 +22,10 @@ class TestHost : public wire::MuxDelegate {
  public:
   explicit TestHost(UniqueFd connection);
 
+  // Another host on the same connection, which says Hello in this one's place.
+  std::unique_ptr<TestHost> Successor() const;
+  void SayHelloAgain();
+
   // Sends the call and waits for its reply.
   agent::v1::Reply Call(const agent::v1::Call& call);
   uint64_t Send(const agent::v1::Call& call);
@@ -77,6 +81,8 @@ class TestAgent {
   // Breaks the connection and waits for the one that a parked agent makes then.
   void Reconnect();
   void Break() { host_.reset(); }
+  // Another host goes on with the same connection.
+  void TakeOver() { host_ = host_->Successor(); }
   // Of the agent's cgroup, from outside.
   void KillUserCode();
   bool Frozen() const;
