@@ -6,12 +6,9 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -21,6 +18,7 @@
 #include "control-plane/launcher/cgroups.h"
 #include "control-plane/launcher/empty_root.h"
 #include "control-plane/launcher/limits.h"
+#include "control-plane/launcher/listener.h"
 #include "control-plane/launcher/server.h"
 
 namespace hearth::launcher {
@@ -112,31 +110,7 @@ absl::StatusOr<UniqueFd> Listen(const Arguments& arguments) {
     }
     return inherited;
   }
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (arguments.listen.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the socket's path is over ", sizeof(address.sun_path) - 1, " bytes"));
-  }
-  std::memcpy(address.sun_path, arguments.listen.c_str(), arguments.listen.size() + 1);
-  const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-  UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listener) return ErrnoStatus("socket");
-  if (connect(listener.get(), generic, sizeof(address)) == 0) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("another hearth-launcher listens on ", arguments.listen));
-  }
-  // Left by one that was killed.
-  if (errno == ECONNREFUSED) unlink(arguments.listen.c_str());
-  const mode_t mask = umask(0077);
-  const int bound = bind(listener.get(), generic, sizeof(address));
-  umask(mask);
-  if (bound != 0) return ErrnoStatus(absl::StrCat("binding ", arguments.listen));
-  if (chown(arguments.listen.c_str(), arguments.allow_uid, static_cast<gid_t>(-1)) != 0) {
-    return ErrnoStatus(absl::StrCat("giving ", arguments.listen, " to uid ", arguments.allow_uid));
-  }
-  if (listen(listener.get(), static_cast<int>(kMaxSessions)) != 0) return ErrnoStatus("listen");
-  return listener;
+  return ListenFor(arguments.listen, arguments.allow_uid);
 }
 
 absl::StatusOr<UniqueFd> Open(const std::string& path, int flags) {

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "control-plane/launcher/limits.h"
+#include "control-plane/launcher/listener.h"
 #include "control-plane/launcher/pagemap.h"
 
 namespace hearth::launcher {
@@ -62,15 +63,7 @@ void Server::Accept() {
 }
 
 absl::Status Server::Admit(int connection) {
-  ucred peer{};
-  socklen_t size = sizeof(peer);
-  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-    return ErrnoStatus("getsockopt(SO_PEERCRED)");
-  }
-  if (peer.uid != 0 && peer.uid != options_.allowed_uid) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("uid ", peer.uid, " is not allowed; --allow-uid is ", options_.allowed_uid));
-  }
+  RETURN_IF_ERROR(CheckPeer(connection, options_.allowed_uid));
   if (shutting_down_) return absl::UnavailableError("the launcher is ending");
   if (sessions_.size() >= kMaxSessions) return absl::ResourceExhaustedError("too many sessions");
   return absl::OkStatus();

@@ -7,9 +7,8 @@
 
 namespace hearth::libvirt {
 
-// A session holds its socket's queues; a machine one thread, a console buffer and its socket's
-// queues: about 100 KiB together, beside QEMU itself.
-inline constexpr size_t kMaxSessions = 8;
+// A machine holds one thread, a console buffer and its socket's queues: about 100 KiB together,
+// beside QEMU itself. Sessions are limited as hearth-launcher's.
 inline constexpr size_t kMaxMachines = 256;
 inline constexpr size_t kMaxQueuedRequests = 16;  // Of one machine.
 

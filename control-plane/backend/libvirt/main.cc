@@ -5,9 +5,6 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -24,8 +21,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "control-plane/backend/libvirt/cpu_commands.h"
-#include "control-plane/backend/libvirt/limits.h"
 #include "control-plane/backend/libvirt/server.h"
+#include "control-plane/launcher/listener.h"
 #include "vmm/base/status.h"
 
 namespace hearth::libvirt {
@@ -97,33 +94,6 @@ std::string WhyNoKvm() {
   if (!virtualises) return "the processor shows neither VT-x nor SVM";
   const UniqueFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   return kvm ? "" : absl::StrCat("/dev/kvm: ", strerror(errno));
-}
-
-absl::StatusOr<UniqueFd> Listen(const Options& options) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (options.listen.empty() || options.listen.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen: '", options.listen, "' is empty or too long for a socket's path"));
-  }
-  std::memcpy(address.sun_path, options.listen.data(), options.listen.size());
-  const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-  UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listener) return ErrnoStatus("socket");
-  if (connect(listener.get(), generic, sizeof(address)) == 0) {
-    return absl::AlreadyExistsError(absl::StrCat("another program listens on ", options.listen));
-  }
-  if (errno == ECONNREFUSED) unlink(options.listen.c_str());  // Left by one that was killed.
-  const mode_t mask = umask(0077);
-  const int bound = bind(listener.get(), generic, sizeof(address));
-  umask(mask);
-  if (bound != 0) return ErrnoStatus(absl::StrCat("binding ", options.listen));
-  if (options.allow_uid != geteuid() &&
-      chown(options.listen.c_str(), options.allow_uid, static_cast<gid_t>(-1)) != 0) {
-    return ErrnoStatus(absl::StrCat("giving ", options.listen, " to uid ", options.allow_uid));
-  }
-  if (listen(listener.get(), static_cast<int>(kMaxSessions)) != 0) return ErrnoStatus("listen");
-  return listener;
 }
 
 absl::StatusOr<UniqueFd> CatchSignals() {
@@ -241,7 +211,7 @@ absl::Status Run(const Options& options) {
                    OpenHypervisor(loop.get(), uri, kvm, &running));
   if (running.ending) return absl::OkStatus();
   ServerOptions server_options;
-  ASSIGN_OR_RETURN(server_options.listener, Listen(options));
+  ASSIGN_OR_RETURN(server_options.listener, launcher::ListenFor(options.listen, options.allow_uid));
   server_options.allowed_uid = options.allow_uid;
   server_options.context = {loop.get(), hypervisor.get(), files.get(), uri, kvm, kVersion, {}};
   server_options.log = Log;

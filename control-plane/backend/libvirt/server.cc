@@ -10,6 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/backend/libvirt/limits.h"
+#include "control-plane/launcher/limits.h"
+#include "control-plane/launcher/listener.h"
 #include "vmm/base/status.h"
 
 namespace hearth::libvirt {
@@ -46,17 +48,10 @@ void Server::Accept() {
 }
 
 absl::Status Server::Admit(int connection) {
-  ucred peer{};
-  socklen_t size = sizeof(peer);
-  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
-    return ErrnoStatus("getsockopt(SO_PEERCRED)");
-  }
-  if (peer.uid != 0 && peer.uid != geteuid() && peer.uid != options_.allowed_uid) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("uid ", peer.uid, " is not allowed; --allow-uid is ", options_.allowed_uid));
-  }
+  RETURN_IF_ERROR(launcher::CheckPeer(connection, options_.allowed_uid));
   if (shutting_down_) return absl::UnavailableError("hearth-libvirt is ending");
-  if (sessions_.size() >= kMaxSessions) return absl::ResourceExhaustedError("too many sessions");
+  if (sessions_.size() >= launcher::kMaxSessions)
+    return absl::ResourceExhaustedError("too many sessions");
   return absl::OkStatus();
 }
 
