@@ -88,7 +88,8 @@ class Machine {
   virtual absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) = 0;
   virtual absl::Status Pause() = 0;
   virtual absl::Status Resume() = 0;
-  // While paused: writes its state and its memory into two empty files. It stays paused.
+  // While paused: writes its state and its memory, as long as the guest's, into two empty files.
+  // It stays paused, or has ended (survives_save).
   virtual absl::Status Save(int state, int memory) {
     static_cast<void>(state), static_cast<void>(memory);
     return absl::UnimplementedError("this backend cannot save a machine");
@@ -120,6 +121,8 @@ struct BackendCapabilities {
   bool hot_restore = false;
   bool memory_sharing = false;
   bool vsock = true;
+  // The process that answers for a machine runs its guest; else it tells which one does.
+  bool own_process = true;
 };
 
 class MachineBackend {

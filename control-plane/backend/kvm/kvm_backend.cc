@@ -100,6 +100,7 @@ class KvmBackend::Impl {
                                                 uint32_t accounted_mib, VmmProcess::Order order) {
     const absl::Time begin = absl::Now();
     const absl::Time deadline = begin + config_.answer_timeout;
+    order.tells_process = !config_.capabilities.own_process;
     if (std::shared_ptr<VmmProcess> process = waiting_->Take()) {
       auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
       machine->set_origin({.waited = true, .ready = absl::Now() - begin});
@@ -176,6 +177,8 @@ size_t KvmBackend::waiting() const { return impl_->waiting(); }
 
 BackendCapabilities KvmBackend::capabilities() const { return impl_->capabilities(); }
 
-BackendCapabilities LibvirtCapabilities() { return {.name = "libvirt", .vsock = false}; }
+BackendCapabilities LibvirtCapabilities() {
+  return {.name = "libvirt", .survives_save = false, .vsock = false, .own_process = false};
+}
 
 }  // namespace hearth::control

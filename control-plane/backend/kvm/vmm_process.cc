@@ -54,7 +54,7 @@ absl::Status VmmProcess::SendHello(const std::string& build) {
 absl::Status VmmProcess::SendOrder(Order order, uint64_t* id) {
   *id = ++last_request_;
   order.request.set_id(*id);
-  if (order.request.has_create()) create_ = *id;
+  if (order.tells_process) create_ = *id;
   vmm::v1::Frame frame;
   *frame.mutable_request() = std::move(order.request);
   answers_[*id] = std::nullopt;
@@ -190,7 +190,6 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
   if (it == answers_.end() || it->second.has_value()) {
     return absl::InvalidArgumentError("it answered what was not asked");
   }
-  // Before there is a guest that could have taken the answering process over.
   if (frame.response().id() == create_ && frame.response().created().has_process()) {
     RETURN_IF_ERROR(HandleCreated(frame.response().created(), std::move(received.fds)));
   }

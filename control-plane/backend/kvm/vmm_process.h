@@ -29,6 +29,9 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   struct Order {
     vmm::v1::Request request;
     std::vector<UniqueFd> fds;
+    // The answer may tell of another process, which runs the guest. Not from one that a guest may
+    // have taken over.
+    bool tells_process = false;
   };
 
   // Spawns it. `first` is sent before it runs, so that it need not wait for it.
@@ -107,7 +110,7 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
   uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t create_ ABSL_GUARDED_BY(mutex_) = 0;  // The request to make a machine; 0: none was sent.
+  uint64_t create_ ABSL_GUARDED_BY(mutex_) = 0;  // The order whose answer tells a process, or 0.
   std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);
   UniqueFd agent_ ABSL_GUARDED_BY(mutex_);
   uint64_t launcher_id_ ABSL_GUARDED_BY(mutex_) = 0;

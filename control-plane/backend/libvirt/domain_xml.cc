@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/backend/libvirt/domain_xml.h"
 
+#include <cstring>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/substitute.h"
@@ -9,6 +11,8 @@
 
 namespace hearth::libvirt {
 namespace {
+
+constexpr size_t kUuidBytes = 36;
 
 // Bytes of the UTF-8 sequence that `text` begins with; 0 when it is none.
 size_t SequenceBytes(absl::string_view text) {
@@ -30,6 +34,7 @@ size_t SequenceBytes(absl::string_view text) {
 }
 
 absl::Status Check(const DomainSpec& spec) {
+  if (!IsUuid(spec.uuid)) return absl::InvalidArgumentError("the machine's id is no UUID");
   if (spec.memory_mib < kMinGuestMemoryMib || spec.memory_mib > kMaxGuestMemoryMib) {
     return absl::InvalidArgumentError(absl::StrCat("a guest with ", spec.memory_mib, " MiB"));
   }
@@ -54,6 +59,18 @@ absl::Status Check(const DomainSpec& spec) {
 }
 
 }  // namespace
+
+bool IsUuid(absl::string_view text) {
+  if (text.size() != kUuidBytes) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    if (dash != (text[i] == '-')) return false;
+    if (!dash && (text[i] == '\0' || strchr("0123456789abcdef", text[i]) == nullptr)) return false;
+  }
+  return true;
+}
+
+std::string NameOf(const DomainSpec& spec) { return absl::StrCat(kDomainPrefix, spec.uuid); }
 
 std::string TargetOf(size_t disk) {
   return absl::StrCat("vd", std::string(1, static_cast<char>('a' + disk)));
@@ -95,11 +112,14 @@ absl::StatusOr<std::string> EscapeXml(absl::string_view text) {
 
 absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
   RETURN_IF_ERROR(Check(spec));
-  ASSIGN_OR_RETURN(const std::string name, EscapeXml(spec.name));
   ASSIGN_OR_RETURN(const std::string kernel, EscapeXml(spec.kernel_path));
   ASSIGN_OR_RETURN(const std::string command_line, EscapeXml(spec.command_line));
   ASSIGN_OR_RETURN(const std::string agent, EscapeXml(spec.agent_socket));
   ASSIGN_OR_RETURN(const std::string console, EscapeXml(spec.console_socket));
+  std::string boot;
+  if (!kernel.empty()) {
+    boot = absl::Substitute("<kernel>$0</kernel><cmdline>$1</cmdline>", kernel, command_line);
+  }
   std::string devices;
   for (size_t i = 0; i < spec.disks.size(); ++i) {
     ASSIGN_OR_RETURN(const std::string serial, EscapeXml(spec.disks[i].serial));
@@ -126,26 +146,26 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
   }
   return absl::Substitute(
       "<domain type='$0'>\n"
-      "<name>$1</name>\n"
+      "<name>$1$8</name>\n"
+      "<uuid>$8</uuid>\n"
       "<memory unit='MiB'>$2</memory>\n"
       "<vcpu>$3</vcpu>\n"
-      "<os><type arch='x86_64' machine='microvm'>hvm</type><kernel>$4</kernel>"
-      "<cmdline>$5</cmdline></os>\n"
-      "<cpu mode='$6'/>\n"
+      "<os><type arch='x86_64' machine='microvm'>hvm</type>$4</os>\n"
+      "<cpu mode='$5'/>\n"
       // A guest ends by a reset, and shall stay ended.
       "<on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot>"
       "<on_crash>destroy</on_crash>\n"
       "<devices>\n"
       "<controller type='usb' model='none'/>\n"
       "<controller type='virtio-serial' index='0'><address type='virtio-mmio'/></controller>\n"
-      "<channel type='unix'><source mode='bind' path='$7'/>"
+      "<channel type='unix'><source mode='bind' path='$6'/>"
       "<target type='virtio' name='agent'/></channel>\n"
-      "$8"
+      "$7"
       "<memballoon model='none'/>\n"
       "</devices>\n"
       "</domain>\n",
-      spec.kvm ? "kvm" : "qemu", name, spec.memory_mib, spec.vcpu_count, kernel, command_line,
-      spec.kvm ? "host-passthrough" : "maximum", agent, devices);
+      spec.kvm ? "kvm" : "qemu", kDomainPrefix, spec.memory_mib, spec.vcpu_count, boot,
+      spec.kvm ? "host-passthrough" : "maximum", agent, devices, spec.uuid);
 }
 
 }  // namespace hearth::libvirt

@@ -19,10 +19,11 @@ struct DiskSpec {
 };
 
 struct DomainSpec {
-  std::string name;  // kDomainPrefix and a UUID.
+  std::string uuid;  // The domain's; its name is kDomainPrefix and this.
   bool kvm = false;  // Else QEMU emulates the processor.
   uint32_t memory_mib = 0;
   uint32_t vcpu_count = 1;
+  // Empty for one that is restored: its kernel is in its memory.
   std::string kernel_path;
   std::string command_line;
   std::vector<DiskSpec> disks;  // Their files are associated as the descriptors of TargetOf().
@@ -30,6 +31,11 @@ struct DomainSpec {
   std::string agent_socket;    // QEMU listens on both.
   std::string console_socket;  // Empty: what the guest writes to its serial port is dropped.
 };
+
+// Whether `text` is a UUID in its canonical form, in lower case.
+bool IsUuid(absl::string_view text);
+
+std::string NameOf(const DomainSpec& spec);
 
 // The guest's name for a disk, which is also that of its group of descriptors: "vda", "vdb".
 std::string TargetOf(size_t disk);

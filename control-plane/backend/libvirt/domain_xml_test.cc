@@ -11,7 +11,7 @@ namespace {
 
 DomainSpec Small() {
   DomainSpec spec;
-  spec.name = "hearth-01890a5d-ac96-774b-bcce-b302099a8057";
+  spec.uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
   spec.memory_mib = 128;
   spec.kernel_path = "/run/hearth/libvirt/kernels/k";
   spec.command_line = "root=/dev/vda ro";
@@ -101,6 +101,28 @@ TEST_CASE("xml: limits hold at their edge") {
   spec.command_line = std::string(kMaxCommandLineBytes, 'a');
   CHECK(DomainXml(spec).ok());
   spec.command_line += "a";
+  CHECK(absl::IsInvalidArgument(DomainXml(spec).status()));
+}
+
+TEST_CASE("xml: a UUID is told from what is none") {
+  CHECK(IsUuid("0192f4a0-0000-7abc-8def-0123456789ab"));
+  for (const char* text :
+       {"", "0192f4a0-0000-7abc-8def-0123456789aB", "0192f4a0-0000-7abc-8def-0123456789a",
+        "0192f4a0-0000-7abc-8def-0123456789abc", "0192f4a0x0000-7abc-8def-0123456789ab"}) {
+    CHECK_FALSE(IsUuid(text));
+  }
+  CHECK_FALSE(IsUuid(absl::string_view("0192f4a0-0000-7abc-8def-012345678\0ab", 36)));
+}
+
+TEST_CASE("xml: a restored domain has no kernel of its own, and its id decides its name") {
+  DomainSpec spec = Small();
+  spec.kernel_path.clear();
+  const std::string xml = *DomainXml(spec);
+  CHECK_FALSE(absl::StrContains(xml, "<kernel>"));
+  CHECK_FALSE(absl::StrContains(xml, "<cmdline>"));
+  CHECK(absl::StrContains(xml, "<name>hearth-01890a5d-ac96-774b-bcce-b302099a8057</name>"));
+  CHECK(absl::StrContains(xml, "<uuid>01890a5d-ac96-774b-bcce-b302099a8057</uuid>"));
+  spec.uuid = "x</name>";
   CHECK(absl::IsInvalidArgument(DomainXml(spec).status()));
 }
 

@@ -23,6 +23,8 @@ DomainEnd EndOf(int event, int detail) {
       return DomainEnd::kGuestReset;
     case VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
       return DomainEnd::kDestroyed;
+    case VIR_DOMAIN_EVENT_STOPPED_SAVED:
+      return DomainEnd::kSaved;
     case VIR_DOMAIN_EVENT_STOPPED_CRASHED:
       return DomainEnd::kCrashed;
     default:
@@ -59,6 +61,12 @@ absl::Status Domain::Resume() {
 
 absl::Status Domain::Suspend() {
   return virDomainSuspend(domain_) == 0 ? absl::OkStatus() : LastError("suspending a domain");
+}
+
+absl::Status Domain::Save(const std::string& path) {
+  return virDomainSaveFlags(domain_, path.c_str(), nullptr, VIR_DOMAIN_SAVE_PAUSED) == 0
+             ? absl::OkStatus()
+             : LastError("saving a domain");
 }
 
 absl::Status Domain::Destroy() {
@@ -162,6 +170,30 @@ absl::Status Hypervisor::RemoveLeftovers(_virConnect* connection) {
 
 absl::StatusOr<Domain> Hypervisor::Create(const DomainSpec& spec,
                                           const std::vector<UniqueFd>& disks) {
+  // The embedded driver knows no AUTODESTROY: there the next start removes what was left.
+  const unsigned flags =
+      VIR_DOMAIN_START_PAUSED | (embedded_ ? 0u : unsigned{VIR_DOMAIN_START_AUTODESTROY});
+  return Make(
+      spec, disks, [flags](virConnectPtr connection, virDomainPtr domain, const std::string&) {
+        return virDomainCreateWithFlags(domain, flags) == 0 ? absl::OkStatus()
+                                                            : FailedOn(connection, "starting QEMU");
+      });
+}
+
+absl::StatusOr<Domain> Hypervisor::Restore(const DomainSpec& spec,
+                                           const std::vector<UniqueFd>& disks,
+                                           const std::string& image) {
+  return Make(spec, disks,
+              [&image](virConnectPtr connection, virDomainPtr, const std::string& xml) {
+                return virDomainRestoreFlags(connection, image.c_str(), xml.c_str(),
+                                             VIR_DOMAIN_SAVE_PAUSED) == 0
+                           ? absl::OkStatus()
+                           : FailedOn(connection, "restoring a domain");
+              });
+}
+
+absl::StatusOr<Domain> Hypervisor::Make(const DomainSpec& spec, const std::vector<UniqueFd>& disks,
+                                        const Starter& start) {
   ASSIGN_OR_RETURN(const std::string xml, DomainXml(spec));
   ASSIGN_OR_RETURN(const std::shared_ptr<_virConnect> connection, Connection());
   // Descriptors can be associated with what is defined only.
@@ -175,12 +207,7 @@ absl::StatusOr<Domain> Hypervisor::Create(const DomainSpec& spec,
       status = FailedOn(connection.get(), "giving libvirt a disk");
     }
   }
-  // The embedded driver knows no AUTODESTROY: there the next start removes what was left.
-  const unsigned flags =
-      VIR_DOMAIN_START_PAUSED | (embedded_ ? 0u : unsigned{VIR_DOMAIN_START_AUTODESTROY});
-  if (status.ok() && virDomainCreateWithFlags(defined, flags) != 0) {
-    status = FailedOn(connection.get(), "starting QEMU");
-  }
+  if (status.ok()) status = start(connection.get(), defined, xml);
   const bool running = status.ok();
   // From now on it goes when it ends.
   if (virDomainUndefine(defined) != 0 && status.ok()) {

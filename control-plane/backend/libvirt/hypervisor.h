@@ -21,7 +21,7 @@ namespace hearth::libvirt {
 
 class EventThread;
 
-enum class DomainEnd { kGuestReset, kDestroyed, kCrashed, kFailed };
+enum class DomainEnd { kGuestReset, kDestroyed, kSaved, kCrashed, kFailed };
 
 // A domain that runs or is suspended. Used by one thread at a time. Forgotten, not destroyed, when
 // this goes.
@@ -34,6 +34,8 @@ class Domain {
 
   absl::Status Resume();
   absl::Status Suspend();
+  // Writes its image to `path`, which ends it.
+  absl::Status Save(const std::string& path);
   // OK, too, when it has ended already. The definition goes as well.
   absl::Status Destroy();
   // What the guest has read from its disks and written to them. FAILED_PRECONDITION when it has
@@ -70,8 +72,16 @@ class Hypervisor {
 
   // A domain that has not begun to run. `disks` are the files of spec.disks.
   absl::StatusOr<Domain> Create(const DomainSpec& spec, const std::vector<UniqueFd>& disks);
+  // The domain of that uuid as Save() left it, suspended. `spec` without a kernel.
+  absl::StatusOr<Domain> Restore(const DomainSpec& spec, const std::vector<UniqueFd>& disks,
+                                 const std::string& image);
 
  private:
+  // Has the domain defined while `start`, which is told its description, makes it run.
+  using Starter = std::function<absl::Status(_virConnect* connection, _virDomain* domain,
+                                             const std::string& xml)>;
+  absl::StatusOr<Domain> Make(const DomainSpec& spec, const std::vector<UniqueFd>& disks,
+                              const Starter& start);
   Hypervisor(HypervisorOptions options, bool kvm);
   absl::StatusOr<std::shared_ptr<_virConnect>> Connection() { return connection_->Get(); }
   absl::Status Prepare(_virConnect* connection);  // A new one.

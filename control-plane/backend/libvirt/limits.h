@@ -21,6 +21,10 @@ inline constexpr size_t kMaxSerialBytes = 20;
 inline constexpr size_t kMaxCommandLineBytes = 2048;  // COMMAND_LINE_SIZE of Linux on x86-64.
 inline constexpr uint64_t kMaxKernelBytes = 256ull << 20;
 
+// Of a saved domain's image, beyond guest memory's size: QEMU's 8 bytes for each page that is not
+// zero and the devices' state. Within wire::kMaxSavedStateBytes.
+inline constexpr uint64_t kMaxImageTailBytes = 512 * 1024;
+
 // The same as hearth-vmm's serial port has (vmm/devices/serial.h).
 inline constexpr size_t kConsoleBufferBytes = 4096;
 inline constexpr uint64_t kConsoleDefaultBytesPerSecond = 256 * 1024;

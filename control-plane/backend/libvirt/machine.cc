@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -115,9 +116,13 @@ absl::Status Machine::HandleRequest(const vmm::v1::Request& request, std::vector
       }
       return absl::OkStatus();
     case Request::kSave:
+      Save(id, request.save(), std::move(fds));
+      return absl::OkStatus();
     case Request::kRestore:
+      Restore(id, request.restore(), std::move(fds));
+      return absl::OkStatus();
     case Request::kGetWorkingSet:
-      Answer(id, absl::UnimplementedError("hearth-libvirt cannot save machines: instances boot"));
+      Answer(id, absl::UnimplementedError("hearth-libvirt does not look into QEMU's memory"));
       return absl::OkStatus();
     default:
       Answer(id, absl::UnimplementedError("hearth-libvirt does not know this request"));
@@ -128,17 +133,41 @@ absl::Status Machine::HandleRequest(const vmm::v1::Request& request, std::vector
 void Machine::Change(uint64_t id, bool run) {
   worker_->Do([this, id, run] {
     const absl::Status status = run ? domain_->Resume() : domain_->Suspend();
-    context_->loop->Post([this, id, run, status] {
-      const bool first = run && status.ok() && state_ == State::kCreated;
-      OnRunning(id, status, first);
-    });
+    context_->loop->Post([this, id, run, status] { OnRunning(id, status, run); });
   });
 }
 
-void Machine::OnRunning(uint64_t id, const absl::Status& status, bool first) {
+void Machine::OnRunning(uint64_t id, const absl::Status& status, bool run) {
+  const bool first = run && status.ok() && state_ == State::kCreated;
   if (first) state_ = State::kStarted;
+  if (status.ok()) running_ = run;
   Answer(id, status);
-  if (!first || !agent_) return;
+  if (first) SendAgent();
+}
+
+void Machine::Save(uint64_t id, const vmm::v1::SaveMachine& request, std::vector<UniqueFd> fds) {
+  if (state_ != State::kStarted || running_) {
+    return Answer(id, absl::FailedPreconditionError("only a paused machine can be saved"));
+  }
+  if (request.state_fd() >= fds.size() || request.memory_fd() >= fds.size() ||
+      request.state_fd() == request.memory_fd()) {
+    return Answer(id, absl::InvalidArgumentError("SaveMachine without its two descriptors"));
+  }
+  auto files = std::make_shared<std::vector<UniqueFd>>(std::move(fds));
+  worker_->Do([this, id, files, state = request.state_fd(), memory = request.memory_fd()] {
+    const std::string path = context_->files->ImageFile(name_);
+    absl::Status status = domain_->Save(path);
+    if (status.ok()) {
+      status = WriteSaved(description_, path, (*files)[state].get(), (*files)[memory].get());
+    }
+    unlink(path.c_str());
+    // The domain's end, of which libvirt tells, is the machine's.
+    context_->loop->Post([this, id, status] { Answer(id, status); });
+  });
+}
+
+void Machine::SendAgent() {
+  if (!agent_) return;
   // The port's other end: what the agent writes when it is ready comes out of it.
   vmm::v1::Frame frame;
   vmm::v1::VsockConnection& connection = *frame.mutable_event()->mutable_vsock_connection();
@@ -181,6 +210,8 @@ void Machine::OnDomainEnded(DomainEnd end) {
       return End(vmm::v1::Exited::REASON_GUEST_RESET, "the guest reset itself");
     case DomainEnd::kDestroyed:
       return End(vmm::v1::Exited::REASON_STOPPED, "its domain was destroyed");
+    case DomainEnd::kSaved:
+      return End(vmm::v1::Exited::REASON_STOPPED, "it was saved, which ends its domain");
     case DomainEnd::kCrashed:
       return End(vmm::v1::Exited::REASON_GUEST_FAULT, "libvirt says that the guest crashed");
     case DomainEnd::kFailed:
@@ -232,7 +263,7 @@ void Machine::TearDown() {
     domain_.reset();
   }
   if (!name_.empty()) {
-    context_->files->RemoveSockets(name_);
+    context_->files->RemoveFiles(name_);
     RemoveLog(context_->uri, name_);
   }
   context_->loop->Post([this, cpu_ns] { Finish(cpu_ns); });
@@ -240,6 +271,8 @@ void Machine::TearDown() {
 
 void Machine::Finish(uint64_t cpu_ns) {
   context_->reap();  // OnReaped() of this one is among what that calls.
+  context_->domains->erase(name_);
+  name_.clear();
   if (console_) console_->Drain();
   launcher::v1::Exited exited;
   exited.set_cpu_ns(cpu_ns);

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "control-plane/backend/libvirt/hypervisor.h"
 #include "control-plane/backend/libvirt/qemu_process.h"
 #include "control-plane/backend/libvirt/run_directory.h"
+#include "control-plane/backend/libvirt/saved_domain.h"
 #include "control-plane/backend/libvirt/worker.h"
 #include "hearth/launcher/v1/launcher.pb.h"
 #include "hearth/vmm/v1/vmm.pb.h"
@@ -29,6 +31,8 @@ struct MachineContext {
   bool kvm = false;
   std::string build;
   std::function<void()> reap;  // Reaps QEMUs that have ended, and tells their machines.
+  // Names of the domains that are there, or on their way in or out.
+  std::set<std::string>* domains = nullptr;
 };
 
 // The loop's thread. What blocks is done by a thread of the machine's own.
@@ -63,7 +67,7 @@ class Machine {
     UniqueFd agent;
     UniqueFd console;
   };
-  struct CreateJob;
+  struct Job;
 
   Machine(const MachineContext* context, UniqueFd control, EndCallback on_end)
       : context_(context), socket_(std::move(control)), on_end_(std::move(on_end)) {}
@@ -73,13 +77,21 @@ class Machine {
   absl::Status Handle(wire::FdFrame frame);
   absl::Status HandleRequest(const vmm::v1::Request& request, std::vector<UniqueFd> fds);
   void Create(uint64_t id, const vmm::v1::CreateMachine& request, std::vector<UniqueFd> fds);
-  absl::StatusOr<std::shared_ptr<CreateJob>> ParseCreate(const vmm::v1::CreateMachine& request,
-                                                         std::vector<UniqueFd> fds);
-  absl::StatusOr<Made> Make(const CreateJob& job);  // On the worker.
-  void OnMade(uint64_t id, const std::shared_ptr<CreateJob>& job, absl::StatusOr<Made> made);
+  void Restore(uint64_t id, const vmm::v1::RestoreMachine& request, std::vector<UniqueFd> fds);
+  absl::StatusOr<std::shared_ptr<Job>> ParseCreate(const vmm::v1::CreateMachine& request,
+                                                   std::vector<UniqueFd> fds);
+  absl::StatusOr<std::shared_ptr<Job>> ParseRestore(const vmm::v1::RestoreMachine& request,
+                                                    std::vector<UniqueFd> fds);
+  absl::Status AddConsole(const vmm::v1::Console& console, std::vector<UniqueFd>& fds, Job* job);
+  void Begin(uint64_t id, absl::StatusOr<std::shared_ptr<Job>> job);
+  absl::StatusOr<Made> Make(Job& job);  // On the worker, as is the next.
+  absl::StatusOr<Domain> MakeDomain(Job& job);
+  void OnMade(uint64_t id, const std::shared_ptr<Job>& job, absl::StatusOr<Made> made);
+  void SendAgent();
+  void Save(uint64_t id, const vmm::v1::SaveMachine& request, std::vector<UniqueFd> fds);
   // Suspends or resumes it, on the worker.
   void Change(uint64_t id, bool run);
-  void OnRunning(uint64_t id, const absl::Status& status, bool first);
+  void OnRunning(uint64_t id, const absl::Status& status, bool run);
   void Stop(uint64_t id, const vmm::v1::StopMachine& request);
   void GetStatistics(uint64_t id);
   void OnProcessEnded();
@@ -107,8 +119,10 @@ class Machine {
   std::unique_ptr<Timer> timer_;  // Ends it when it expires.
   vmm::v1::Exited why_;
   std::optional<Reaped> reaped_;
-  std::optional<Domain> domain_;  // The worker's, as is the next.
+  bool running_ = false;
+  std::optional<Domain> domain_;  // The worker's, as are the next.
   QemuProcess qemu_;
+  v1::SavedDomain description_;
   std::unique_ptr<Worker> worker_;
 };
 

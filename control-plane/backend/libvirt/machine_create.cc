@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a machine comes to be: CreateMachine.
-#include <elf.h>
+// How a machine comes to be: CreateMachine and RestoreMachine.
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
@@ -23,18 +22,6 @@
 namespace hearth::libvirt {
 namespace {
 
-constexpr size_t kUuidBytes = 36;
-
-bool IsUuid(absl::string_view text) {
-  if (text.size() != kUuidBytes) return false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    if (dash != (text[i] == '-')) return false;
-    if (!dash && strchr("0123456789abcdef", text[i]) == nullptr) return false;
-  }
-  return true;
-}
-
 absl::StatusOr<std::string> RandomUuid() {
   std::array<uint8_t, 16> b;
   if (getrandom(b.data(), b.size(), 0) != static_cast<ssize_t>(b.size())) {
@@ -45,17 +32,6 @@ absl::StatusOr<std::string> RandomUuid() {
   return absl::StrFormat("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
                          b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11],
                          b[12], b[13], b[14], b[15]);
-}
-
-// QEMU takes much for a kernel, and then runs what is none: hearth-vmm's is an ELF file, always.
-absl::Status CheckKernel(int fd) {
-  Elf64_Ehdr header{};
-  if (pread(fd, &header, sizeof(header), 0) != static_cast<ssize_t>(sizeof(header)) ||
-      memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
-      header.e_machine != EM_X86_64) {
-    return absl::InvalidArgumentError("the kernel is no ELF file for x86-64 (a vmlinux)");
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<UniqueFd> Dial(const std::string& path) {
@@ -76,7 +52,7 @@ absl::StatusOr<UniqueFd> Dial(const std::string& path) {
 absl::StatusOr<UniqueFd> Take(std::vector<UniqueFd>& fds, uint32_t index, absl::string_view what) {
   if (index >= fds.size() || !fds[index]) {
     return absl::InvalidArgumentError(
-        absl::StrCat("CreateMachine without the descriptor of ", what));
+        absl::StrCat("a machine is asked for without the descriptor of ", what));
   }
   return std::move(fds[index]);
 }
@@ -89,62 +65,112 @@ absl::Status CheckKernel(int kernel, uint32_t memory_mib) {
   return vmm::x86_64::LoadKernel(kernel, memory).status();
 }
 
+absl::Status TakeDisks(const google::protobuf::RepeatedPtrField<vmm::v1::Disk>& disks,
+                       std::vector<UniqueFd>& fds, DomainSpec* spec, std::vector<UniqueFd>* files) {
+  for (const vmm::v1::Disk& disk : disks) {
+    ASSIGN_OR_RETURN(UniqueFd file, Take(fds, disk.fd(), "a disk"));
+    files->push_back(std::move(file));
+    spec->disks.push_back({disk.serial(), disk.read_only()});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-struct Machine::CreateJob {
+struct Machine::Job {
   DomainSpec spec;
-  UniqueFd kernel;
   std::vector<UniqueFd> disks;
   UniqueFd console;  // The controller's.
   uint32_t console_bytes_per_second = 0;
+  UniqueFd kernel;
+  // Instead of the kernel, of one that is restored:
+  std::optional<v1::SavedDomain> saved;
+  UniqueFd memory;
+  bool resume = false;
 };
 
-absl::StatusOr<std::shared_ptr<Machine::CreateJob>> Machine::ParseCreate(
+absl::Status Machine::AddConsole(const vmm::v1::Console& console, std::vector<UniqueFd>& fds,
+                                 Job* job) {
+  ASSIGN_OR_RETURN(job->console, Take(fds, console.fd(), "the console"));
+  job->console_bytes_per_second = console.bytes_per_second();
+  job->spec.console_socket = context_->files->ConsoleSocket(NameOf(job->spec));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseCreate(
     const vmm::v1::CreateMachine& request, std::vector<UniqueFd> fds) {
-  if (state_ != State::kEmpty) {
-    return absl::FailedPreconditionError("this session has its machine already");
-  }
   if (request.has_initrd()) {
     return absl::UnimplementedError("hearth-libvirt boots without an initrd");
   }
-  auto job = std::make_shared<CreateJob>();
-  std::string id = request.instance_id();
-  if (id.empty()) {
-    ASSIGN_OR_RETURN(id, RandomUuid());
-  } else if (!IsUuid(id)) {
-    return absl::InvalidArgumentError("CreateMachine's instance_id is no UUID");
-  }
+  auto job = std::make_shared<Job>();
   DomainSpec& spec = job->spec;
-  spec.name = absl::StrCat(kDomainPrefix, id);
+  spec.uuid = request.instance_id();
+  if (spec.uuid.empty()) {
+    ASSIGN_OR_RETURN(spec.uuid, RandomUuid());
+  }
   spec.kvm = context_->kvm;
   spec.memory_mib = request.memory_mib();
   spec.vcpu_count = request.vcpu_count();
   // The last word on the transport is ours: there is no vsock device.
   spec.command_line = absl::StrCat(request.command_line(), " hearth.transport=virtio-serial");
   spec.entropy = request.entropy();
-  spec.agent_socket = context_->files->AgentSocket(spec.name);
   ASSIGN_OR_RETURN(job->kernel, Take(fds, request.kernel_fd(), "the kernel"));
-  RETURN_IF_ERROR(CheckKernel(job->kernel.get()));
-  for (const vmm::v1::Disk& disk : request.disks()) {
-    ASSIGN_OR_RETURN(UniqueFd file, Take(fds, disk.fd(), "a disk"));
-    job->disks.push_back(std::move(file));
-    spec.disks.push_back({disk.serial(), disk.read_only()});
+  RETURN_IF_ERROR(TakeDisks(request.disks(), fds, &spec, &job->disks));
+  if (request.has_console()) RETURN_IF_ERROR(AddConsole(request.console(), fds, job.get()));
+  return job;
+}
+
+absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseRestore(
+    const vmm::v1::RestoreMachine& request, std::vector<UniqueFd> fds) {
+  if (request.has_pager()) {
+    return absl::UnimplementedError("hearth-libvirt restores from a memory file, without a pager");
   }
-  if (request.has_console()) {
-    ASSIGN_OR_RETURN(job->console, Take(fds, request.console().fd(), "the console"));
-    job->console_bytes_per_second = request.console().bytes_per_second();
-    spec.console_socket = context_->files->ConsoleSocket(spec.name);
-  }
-  RETURN_IF_ERROR(DomainXml(spec).status());
+  auto job = std::make_shared<Job>();
+  ASSIGN_OR_RETURN(const UniqueFd state, Take(fds, request.state_fd(), "the state"));
+  ASSIGN_OR_RETURN(job->memory, Take(fds, request.memory_fd(), "the memory"));
+  ASSIGN_OR_RETURN(const v1::SavedDomain saved, ReadSaved(state.get()));
+  DomainSpec& spec = job->spec;
+  spec.uuid = saved.uuid();
+  spec.kvm = saved.kvm();
+  spec.memory_mib = saved.memory_mib();
+  spec.vcpu_count = saved.vcpu_count();
+  spec.entropy = saved.entropy();
+  job->resume = request.resume();
+  RETURN_IF_ERROR(TakeDisks(request.disks(), fds, &spec, &job->disks));
+  if (request.has_console()) RETURN_IF_ERROR(AddConsole(request.console(), fds, job.get()));
+  RETURN_IF_ERROR(CheckSaved(saved, context_->hypervisor->version(), context_->kvm, spec.disks,
+                             job->disks, request.has_console()));
+  job->saved = saved;
   return job;
 }
 
 void Machine::Create(uint64_t id, const vmm::v1::CreateMachine& request,
                      std::vector<UniqueFd> fds) {
-  absl::StatusOr<std::shared_ptr<CreateJob>> job = ParseCreate(request, std::move(fds));
+  Begin(id, ParseCreate(request, std::move(fds)));
+}
+
+void Machine::Restore(uint64_t id, const vmm::v1::RestoreMachine& request,
+                      std::vector<UniqueFd> fds) {
+  Begin(id, ParseRestore(request, std::move(fds)));
+}
+
+void Machine::Begin(uint64_t id, absl::StatusOr<std::shared_ptr<Job>> job) {
+  if (state_ != State::kEmpty) {
+    return Answer(id, absl::FailedPreconditionError("this session has its machine already"));
+  }
   if (!job.ok()) return Answer(id, job.status());
+  DomainSpec& spec = (*job)->spec;
+  spec.agent_socket = context_->files->AgentSocket(NameOf(spec));
+  if (const absl::Status possible = DomainXml(spec).status(); !possible.ok()) {
+    return Answer(id, possible);
+  }
+  if (!context_->domains->insert(NameOf(spec)).second) {
+    return Answer(id, absl::ResourceExhaustedError(absl::StrCat(
+                          "the domain ", NameOf(spec),
+                          " is there already: a saved one serves one machine at a time")));
+  }
   state_ = State::kCreating;
-  name_ = (*job)->spec.name;
+  name_ = NameOf(spec);
   worker_ = std::make_unique<Worker>();
   worker_->Do([this, id, job = *std::move(job)] {
     auto made = std::make_shared<absl::StatusOr<Made>>(Make(*job));
@@ -152,30 +178,42 @@ void Machine::Create(uint64_t id, const vmm::v1::CreateMachine& request,
   });
 }
 
-absl::StatusOr<Machine::Made> Machine::Make(const CreateJob& job) {
-  DomainSpec spec = job.spec;
-  RETURN_IF_ERROR(CheckKernel(job.kernel.get(), spec.memory_mib));
-  ASSIGN_OR_RETURN(spec.kernel_path, context_->files->Kernel(job.kernel.get()));
-  absl::StatusOr<Domain> domain = context_->hypervisor->Create(spec, job.disks);
+absl::StatusOr<Domain> Machine::MakeDomain(Job& job) {
+  if (!job.saved.has_value()) {
+    RETURN_IF_ERROR(CheckKernel(job.kernel.get(), job.spec.memory_mib));
+    ASSIGN_OR_RETURN(job.spec.kernel_path, context_->files->Kernel(job.kernel.get()));
+    return context_->hypervisor->Create(job.spec, job.disks);
+  }
+  const std::string image = context_->files->ImageFile(name_);
+  RETURN_IF_ERROR(WriteImage(*job.saved, job.memory.get(), image));
+  absl::StatusOr<Domain> domain = context_->hypervisor->Restore(job.spec, job.disks, image);
+  unlink(image.c_str());
+  return domain;
+}
+
+absl::StatusOr<Machine::Made> Machine::Make(Job& job) {
+  absl::StatusOr<Domain> domain = MakeDomain(job);
   // A daemon that went in the middle of it may not know of its QEMU when it is back.
-  if (absl::IsUnavailable(domain.status())) EndQemuOf(spec.name).IgnoreError();
+  if (absl::IsUnavailable(domain.status())) EndQemuOf(name_).IgnoreError();
   RETURN_IF_ERROR(domain.status());
   domain_ = *std::move(domain);
+  ASSIGN_OR_RETURN(description_, Describe(job.spec, job.disks, context_->hypervisor->version()));
   Made made;
-  ASSIGN_OR_RETURN(qemu_, FindQemu(context_->uri, spec.name));
+  ASSIGN_OR_RETURN(qemu_, FindQemu(context_->uri, name_));
   made.process.pid = qemu_.pid;
   made.process.pidfd.reset(fcntl(qemu_.pidfd.get(), F_DUPFD_CLOEXEC, 0));
   if (!made.process.pidfd) return ErrnoStatus("fcntl(F_DUPFD_CLOEXEC)");
-  ASSIGN_OR_RETURN(made.agent, Dial(spec.agent_socket));
-  // Before the guest runs: what nobody listens to is lost.
+  // Before the guest runs: what nobody listens to is lost. And to a restored one the port was open
+  // all the time.
+  ASSIGN_OR_RETURN(made.agent, Dial(job.spec.agent_socket));
   if (job.console) {
-    ASSIGN_OR_RETURN(made.console, Dial(spec.console_socket));
+    ASSIGN_OR_RETURN(made.console, Dial(job.spec.console_socket));
   }
+  if (job.resume) RETURN_IF_ERROR(domain_->Resume());
   return made;
 }
 
-void Machine::OnMade(uint64_t id, const std::shared_ptr<CreateJob>& job,
-                     absl::StatusOr<Made> made) {
+void Machine::OnMade(uint64_t id, const std::shared_ptr<Job>& job, absl::StatusOr<Made> made) {
   absl::Status status = made.status();
   if (status.ok()) {
     process_ = std::move(made->process);
@@ -204,8 +242,10 @@ void Machine::OnMade(uint64_t id, const std::shared_ptr<CreateJob>& job,
     Answer(id, status);
     return End(vmm::v1::Exited::REASON_HOST_ERROR, std::string(status.message()));
   }
-  state_ = State::kCreated;
+  running_ = job->resume;
+  state_ = job->saved.has_value() ? State::kStarted : State::kCreated;
   Answer(id, absl::OkStatus(), std::move(response), std::move(fds));
+  if (state_ == State::kStarted) SendAgent();
 }
 
 }  // namespace hearth::libvirt

@@ -213,7 +213,7 @@ absl::Status Run(const Options& options) {
   ServerOptions server_options;
   ASSIGN_OR_RETURN(server_options.listener, launcher::ListenFor(options.listen, options.allow_uid));
   server_options.allowed_uid = options.allow_uid;
-  server_options.context = {loop.get(), hypervisor.get(), files.get(), uri, kvm, kVersion, {}};
+  server_options.context = {loop.get(), hypervisor.get(), files.get(), uri, kvm, kVersion, {}, {}};
   server_options.log = Log;
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(std::move(server_options)));
   running.server = server.get();

@@ -107,7 +107,12 @@ std::string RunDirectory::ConsoleSocket(const std::string& domain) const {
   return absl::StrCat(path_, kMachines, "/", domain, ".console");
 }
 
-void RunDirectory::RemoveSockets(const std::string& domain) const {
+std::string RunDirectory::ImageFile(const std::string& domain) const {
+  return absl::StrCat(path_, kMachines, "/", domain, ".image");
+}
+
+void RunDirectory::RemoveFiles(const std::string& domain) const {
+  unlink(ImageFile(domain).c_str());
   unlink(AgentSocket(domain).c_str());
   unlink(ConsoleSocket(domain).c_str());
 }

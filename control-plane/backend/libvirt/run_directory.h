@@ -13,7 +13,7 @@ namespace hearth::libvirt {
 
 // Where one hearth-libvirt keeps its files:
 //   lock       held while it runs
-//   machines/  the sockets of the machines, made by libvirt
+//   machines/  the sockets of the machines, made by libvirt; images on their way
 //   kernels/   by SHA-256: QEMU takes no descriptor for a kernel
 //   embed/     the embedded driver's root; embed/cache keeps what probing QEMU found (seconds)
 // Thread-safe.
@@ -29,9 +29,11 @@ class RunDirectory {
   absl::StatusOr<std::string> PrepareEmbedded();
   std::string AgentSocket(const std::string& domain) const;
   std::string ConsoleSocket(const std::string& domain) const;
+  // Where a domain's image is while it is saved or restored.
+  std::string ImageFile(const std::string& domain) const;
   // A file with what the descriptor's file holds. INVALID_ARGUMENT: it is no kernel's size.
   absl::StatusOr<std::string> Kernel(int fd) ABSL_LOCKS_EXCLUDED(mutex_);
-  void RemoveSockets(const std::string& domain) const;
+  void RemoveFiles(const std::string& domain) const;
 
  private:
   RunDirectory(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}

@@ -21,6 +21,7 @@ using launcher::Session;
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   server->options_.context.reap = [self = server.get()] { self->Reap(); };
+  server->options_.context.domains = &server->domains_;
   RETURN_IF_ERROR(
       server->options_.context.loop->Add(server->options_.listener.get(), EPOLLIN,
                                          [self = server.get()](uint32_t) { self->Accept(); }));

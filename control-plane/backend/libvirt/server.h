@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ namespace hearth::libvirt {
 struct ServerOptions {
   UniqueFd listener;         // A listening Unix socket, non-blocking.
   uint32_t allowed_uid = 0;  // Besides root and our own.
-  MachineContext context;    // Without `reap`, which is the server's.
+  MachineContext context;    // Without `reap` and `domains`, which are the server's.
   std::function<void(const std::string&)> log;
 };
 
@@ -62,6 +63,7 @@ class Server final : public launcher::SessionHost {
   std::map<launcher::Session*, std::unique_ptr<launcher::Session>> sessions_;
   std::map<uint64_t, Entry> machines_;  // By our own number, never used twice.
   uint64_t next_number_ = 1;
+  std::set<std::string> domains_;  // MachineContext::domains.
   bool shutting_down_ = false;
 };
 
