@@ -66,6 +66,7 @@ struct Options {
   uint64_t resident_snapshot_mib = 0;
   double snapshot_idle_hours = 0;
   int waiting_vmms = -1;
+  size_t instances_ahead = 1;
   double grace = 10;
   std::string log_level = "info";
 };
@@ -86,7 +87,7 @@ void AddFlags(CLI::App* app, Options* options) {
       ->capture_default_str();
   app->add_option("--backend", options->backend,
                   "kvm: machines of hearth-vmm, by hearth-launcher; libvirt: machines of QEMU, by "
-                  "hearth-libvirt, which makes no snapshots: instances boot")
+                  "hearth-libvirt, whose snapshots serve one instance at a time")
       ->check(CLI::IsMember({"kvm", "libvirt"}))
       ->capture_default_str();
   app->add_option("--memory-mib", options->memory_mib,
@@ -137,6 +138,11 @@ void AddFlags(CLI::App* app, Options* options) {
                   "minute's demand says, up to 8")
       ->check(CLI::Range(-1, 256))
       ->capture_default_str();
+  app->add_option("--instances-ahead", options->instances_ahead,
+                  "With --backend=libvirt: how many instances of a version that has several busy "
+                  "ones are kept idle beside them, booted ahead of demand while there is memory")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
   app->add_option("--grace", options->grace,
                   "Seconds that calls under way get to end when hearthd is told to stop")
       ->check(CLI::Range(0.0, 900.0))
@@ -185,7 +191,10 @@ uint64_t FreeMemoryMib() {
 }
 
 absl::Status AddSnapshots(const Options& options, const State& state, LocalNodeConfig* node) {
-  ASSIGN_OR_RETURN(node->host, HostDescription(HEARTH_VERSION));
+  // A machine of one backend is no other's.
+  ASSIGN_OR_RETURN(
+      node->host, HostDescription(options.backend == "kvm" ? HEARTH_VERSION
+                                                           : options.backend + " " HEARTH_VERSION));
   SnapshotStoreConfig store;
   store.directory = options.snapshot_directory.empty()
                         ? absl::StrCat(options.state_dir, "/snapshots")
@@ -223,13 +232,8 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.queue_wait = absl::Seconds(options.queue_wait);
   node.boot_timeout = absl::Seconds(options.boot_timeout);
   if (options.waiting_vmms >= 0) node.waiting_vmms = static_cast<size_t>(options.waiting_vmms);
-  const BackendCapabilities capabilities = node.backend->capabilities();
-  if (options.snapshots == "on" && capabilities.clones) {
-    RETURN_IF_ERROR(AddSnapshots(options, state, &node));
-  } else if (options.snapshots == "on") {
-    spdlog::info("no snapshots: the backend {} makes no clones, every instance boots",
-                 capabilities.name);
-  }
+  node.instances_ahead = options.instances_ahead;
+  if (options.snapshots == "on") RETURN_IF_ERROR(AddSnapshots(options, state, &node));
   return LocalNode::Create(std::move(node));
 }
 

@@ -15,8 +15,8 @@
 
 namespace hearth::control {
 
-// Makes snapshots that nobody waits for: each version's once at a time, a few at once, in the order
-// in which they were asked for. Thread-safe.
+// Makes what nobody waits for, snapshots or instances ahead of demand: each version's once at a
+// time, a few at once, in the order in which they were asked for. Thread-safe.
 class BackgroundBuilds {
  public:
   using Build = std::function<void(const VersionPtr& version, const Cancellation& cancellation)>;

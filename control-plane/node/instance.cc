@@ -154,6 +154,12 @@ void Instance::Terminate(bool orderly) {
   if (console) console->Close();
   absl::MutexLock lock(&mutex_);
   while (exit_expected_) changed_.Wait(&mutex_);
+  lease_.reset();
+}
+
+void Instance::KeepWhileAlive(std::shared_ptr<void> lease) {
+  absl::MutexLock lock(&mutex_);
+  lease_ = std::move(lease);
 }
 
 std::optional<MachineExit> Instance::AwaitExit(absl::Time deadline) {

@@ -77,6 +77,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   absl::Status Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
                        std::vector<MachineDisk> disks, const Cancellation& cancellation,
                        RestoreTimes* times);
+  // Given back when the machine and its host resources are gone.
+  void KeepWhileAlive(std::shared_ptr<void> lease) ABSL_LOCKS_EXCLUDED(mutex_);
   // Of a restored one: the pages that were used so far.
   absl::StatusOr<WorkingSet> GetWorkingSet();
 
@@ -150,6 +152,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   std::string boot_id_ ABSL_GUARDED_BY(mutex_);  // A restored one's own.
   hearth::snapshot::v1::Images images_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const ResidentSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<void> lease_ ABSL_GUARDED_BY(mutex_);
   // Set once; what it points to lives as long as the instance.
   std::unique_ptr<Machine> machine_ ABSL_GUARDED_BY(mutex_);
 };

@@ -73,6 +73,10 @@ LocalNode::Impl::Impl(LocalNodeConfig node_config, std::unique_ptr<EventLoop> ev
                  [this](const VersionPtr& version, const Cancellation& cancellation) {
                    Build(version, nullptr, cancellation).status().IgnoreError();
                  });
+  if (capabilities.clones || config.instances_ahead == 0) return;
+  ahead.emplace(1, [this](const VersionPtr& version, const Cancellation& cancellation) {
+    MakeAhead(version, cancellation);
+  });
 }
 
 LocalNode::Impl::~Impl() {
@@ -84,6 +88,7 @@ LocalNode::Impl::~Impl() {
   }
   timers.Cancel(timer);
   builds.reset();
+  ahead.reset();
   pool.Close();
   tasks.reset();  // What it ran last have been the ends of instances.
   loop->Stop();
@@ -104,6 +109,28 @@ void LocalNode::Impl::StopMember(PoolMemberPtr member, bool orderly) {
 absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     const VersionPtr& version, absl::Time deadline, const PrepareProgress& progress,
     const Cancellation& cancellation) {
+  ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held,
+                   HoldReady(version, deadline, progress, cancellation));
+  if (WantsAhead(version->name)) ahead->Add(version);
+  return held;
+}
+
+bool LocalNode::Impl::WantsAhead(const std::string& version) const {
+  if (!ahead) return false;
+  const PoolCount count = pool.CountOf(version);
+  return count.held > 1 && count.idle < config.instances_ahead;
+}
+
+void LocalNode::Impl::MakeAhead(const VersionPtr& version, const Cancellation& cancellation) {
+  while (!cancellation.cancelled() && WantsAhead(version->name)) {
+    const auto held = HoldNew(version, cancellation, PoolWish::kSpare);
+    if (!held.ok() || !Make(**held, nullptr, cancellation).ok()) return;
+  }
+}
+
+absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
+    const VersionPtr& version, absl::Time deadline, const PrepareProgress& progress,
+    const Cancellation& cancellation) {
   const absl::Time begin = absl::Now();
   for (bool may_restore = snapshots != nullptr;; may_restore = false) {
     ASSIGN_OR_RETURN(
@@ -121,7 +148,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
       const absl::Time found = absl::Now();
       auto snapshot = snapshots->Find(*version, &held->was_resident);
       held->restored.load = absl::Now() - found;
-      if (snapshot) {
+      if (snapshot && Lease(*held->instance, *snapshot)) {
         const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);
         MachineMade();
         if (restored.ok()) {
@@ -226,7 +253,9 @@ absl::StatusOr<std::unique_ptr<Reservation>> LocalNode::Reserve(VersionPtr versi
 }
 
 absl::Status LocalNode::Drain(const std::string& prefix, bool force) {
-  impl_->builds->Cancel([&](const std::string& version) { return IsBelow(version, prefix); });
+  const auto below = [&](const std::string& version) { return IsBelow(version, prefix); };
+  impl_->builds->Cancel(below);
+  if (impl_->ahead) impl_->ahead->Cancel(below);
   impl_->pool.Drain(prefix, force);
   return absl::OkStatus();
 }

@@ -67,6 +67,10 @@ struct LocalNodeConfig {
   // VMM processes spawned ahead of demand: so many, or as recent demand says up to the bound.
   absl::optional<size_t> waiting_vmms;
   size_t max_waiting_vmms = 8;
+  // Where a snapshot serves one instance at a time: how many instances of a version that has
+  // several busy ones are kept idle beside them, booted ahead of demand while there is memory to
+  // spare.
+  size_t instances_ahead = 1;
   // Bytes of memory that the host has left, and in all. Default: /proc/meminfo.
   std::function<std::pair<uint64_t, uint64_t>()> host_memory;
 

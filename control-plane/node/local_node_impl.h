@@ -10,6 +10,7 @@
 #include "control-plane/node/instance.h"
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/log_relay.h"
+#include "control-plane/node/restore_leases.h"
 #include "control-plane/node/task_pool.h"
 #include "control-plane/node/version_snapshots.h"
 #include "control-plane/node/waiting_policy.h"
@@ -59,19 +60,28 @@ class LocalNode::Impl final : public PoolDelegate {
   void PauseMember(PoolMemberPtr member) override;
   void StopMember(PoolMemberPtr member, bool orderly) override;
 
-  // An instance of `version` that is ready to serve.
+  // An instance of `version` that is ready to serve; sees to those ahead of demand.
   absl::StatusOr<std::unique_ptr<HeldInstance>> Hold(const VersionPtr& version, absl::Time deadline,
                                                      const PrepareProgress& progress,
                                                      const Cancellation& cancellation);
+  absl::StatusOr<std::unique_ptr<HeldInstance>> HoldReady(const VersionPtr& version,
+                                                          absl::Time deadline,
+                                                          const PrepareProgress& progress,
+                                                          const Cancellation& cancellation);
+  bool WantsAhead(const std::string& version) const;
+  void MakeAhead(const VersionPtr& version, const Cancellation& cancellation);
   // Boots a new instance and makes it ready.
   absl::Status Make(HeldInstance& held, const PrepareProgress& progress,
                     const Cancellation& cancellation, bool to_be_saved = false);
+  // Whether an instance may be restored from it now; it has the lease from then on.
+  bool Lease(Instance& instance, const ResidentSnapshot& snapshot);
   // Restores one, local_node_restore.cc.
   absl::Status MakeRestored(HeldInstance& held, std::shared_ptr<const ResidentSnapshot> snapshot,
                             const Cancellation& cancellation);
   bool WasDrained(const HeldInstance& held) const;
   absl::StatusOr<std::unique_ptr<HeldInstance>> HoldNew(const VersionPtr& version,
-                                                        const Cancellation& cancellation);
+                                                        const Cancellation& cancellation,
+                                                        PoolWish wish = PoolWish::kFresh);
   absl::StatusOr<std::vector<MachineDisk>> DisksFor(const VersionDescription& version,
                                                     const hearth::snapshot::v1::Images& images);
   void Record(const std::shared_ptr<Instance>& instance);
@@ -113,7 +123,9 @@ class LocalNode::Impl final : public PoolDelegate {
   uint64_t total_bytes ABSL_GUARDED_BY(waiting_mutex) = 0;
   // Null without snapshots.
   std::unique_ptr<VersionSnapshots> snapshots;
+  RestoreLeases leases;
   std::optional<BackgroundBuilds> builds;
+  std::optional<BackgroundBuilds> ahead;
   absl::Mutex upkeep_mutex;
   bool ending ABSL_GUARDED_BY(upkeep_mutex) = false;
   Timers::Id upkeep_timer ABSL_GUARDED_BY(upkeep_mutex) = 0;

@@ -60,6 +60,14 @@ bool LocalNode::Impl::WasDrained(const HeldInstance& held) const {
   return state == InstanceState::kStopping || state == InstanceState::kGone;
 }
 
+bool LocalNode::Impl::Lease(Instance& instance, const ResidentSnapshot& snapshot) {
+  if (capabilities.clones) return true;
+  RestoreLeases::Lease lease = leases.Take(snapshot.header().uid());
+  if (!lease) return false;
+  instance.KeepWhileAlive(std::move(lease));
+  return true;
+}
+
 absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
                                            std::shared_ptr<const ResidentSnapshot> snapshot,
                                            const Cancellation& cancellation) {
@@ -93,6 +101,7 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
 
 void LocalNode::Impl::Record(const std::shared_ptr<Instance>& instance) {
   const std::shared_ptr<const ResidentSnapshot> snapshot = instance->snapshot();
+  if (!capabilities.hot_restore) return;  // There is nothing that a working set would spare.
   if (!snapshot || !snapshots->BeginRecording(*snapshot, config.working_set_recordings)) return;
   // Off the path: the reply does not wait for it.
   tasks->Add([this, instance, snapshot] {

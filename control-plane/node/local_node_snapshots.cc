@@ -31,12 +31,12 @@ absl::Status EndedWhileStarting() {
 }
 
 absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldNew(
-    const VersionPtr& version, const Cancellation& cancellation) {
+    const VersionPtr& version, const Cancellation& cancellation, PoolWish wish) {
   ASSIGN_OR_RETURN(PoolGrant grant,
                    pool.Acquire(
                        version->name, version->memory_mib,
                        [&] { return std::make_shared<Instance>(&context, version, uuids.Next()); },
-                       absl::Now() + config.queue_wait, cancellation, /*fresh=*/true));
+                       absl::Now() + config.queue_wait, cancellation, wish));
   auto held = std::make_unique<HeldInstance>(
       &pool, std::static_pointer_cast<Instance>(std::move(grant.member)));
   held->reusable = false;
@@ -61,7 +61,7 @@ absl::StatusOr<Header> LocalNode::Impl::Publish(const VersionPtr& version,
   for (const MachineDisk& disk : DisksOf(config, *version)) {
     header.add_devices(absl::StrCat("block ", disk.serial));
   }
-  header.add_devices("vsock");
+  header.add_devices(capabilities.vsock ? "vsock" : "virtio-serial");
   header.add_devices("entropy");
   header.set_boot_ns(absl::ToInt64Nanoseconds(prepared.boot));
   header.set_init_ns(absl::ToInt64Nanoseconds(prepared.init));
@@ -83,10 +83,17 @@ absl::Status LocalNode::Impl::Try(const VersionPtr& version, const Header& heade
                                   const Cancellation& cancellation) {
   ASSIGN_OR_RETURN(auto snapshot, snapshots->Load(header.uid()));
   ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held, HoldNew(version, cancellation));
+  const std::shared_ptr<Instance> instance = held->instance;
+  if (!Lease(*instance, *snapshot)) return absl::UnavailableError("it is in use already");
   RETURN_IF_ERROR(MakeRestored(*held, snapshot, cancellation));
   // No invocation has seen it, and none will: the first one is to be served as all others are.
   held->reusable = false;
-  const absl::StatusOr<WorkingSet> used = held->instance->GetWorkingSet();
+  absl::StatusOr<WorkingSet> used = WorkingSet();
+  if (capabilities.hot_restore) used = instance->GetWorkingSet();
+  held.reset();
+  // Until then it has the snapshot to itself.
+  if (!capabilities.clones) pool.AwaitGone(instance);
+  if (!capabilities.hot_restore) return absl::OkStatus();
   if (!used.ok()) {
     spdlog::warn("the working set of {} is not known: {}", SnapshotName(header),
                  std::string(used.status().message()));

@@ -2,6 +2,7 @@
 // A node with snapshots: fake machines, a fake store.
 #include <stdlib.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <mutex>
@@ -128,6 +129,63 @@ TEST_CASE("snapshots: every restored instance gets an identity, entropy and time
   CHECK(ids.size() == 3);
   CHECK(hostnames.size() == 3);
   CHECK(entropies.size() == 3);
+}
+
+std::unique_ptr<Reservation> Reserve(NodeFixture& fixture, hearth::v1::StartKind start) {
+  auto reserved = fixture.node().Reserve(fixture.default_version, absl::Now() + absl::Seconds(60),
+                                         Cancellation());
+  REQUIRE(reserved.ok());
+  CHECK((*reserved)->start_kind() == start);
+  return *std::move(reserved);
+}
+
+TEST_CASE("snapshots: without clones one serves one instance at a time, and others boot") {
+  NodeFixture fixture;
+  fixture.world->clones = false;
+  fixture.WithSnapshots();
+  fixture.config.instances_ahead = 0;
+  REQUIRE(Prepare(fixture).ok());
+  {
+    const auto first = Reserve(fixture, hearth::v1::RESTORED);
+    const auto second = Reserve(fixture, hearth::v1::COLD);
+    const auto third = Reserve(fixture, hearth::v1::COLD);
+  }
+  CHECK(fixture.world->alive == 3);
+  { const auto warm = Reserve(fixture, hearth::v1::WARM); }
+  // Gone, its snapshot serves again.
+  fixture.node().Drain("", false).IgnoreError();
+  { const auto again = Reserve(fixture, hearth::v1::RESTORED); }
+  // So it does when a restore failed, and the boot that took its place is over.
+  fixture.node().Drain("", false).IgnoreError();
+  fixture.world->failing_restores = 1;
+  { const auto booted = Reserve(fixture, hearth::v1::COLD); }
+  while (fixture.node().ListInstances().size() != 1) std::this_thread::yield();
+  const auto other = Reserve(fixture, hearth::v1::WARM);
+  const auto restored = Reserve(fixture, hearth::v1::RESTORED);
+}
+
+TEST_CASE(
+    "snapshots: without clones, several busy instances have one more booted ahead of demand") {
+  NodeFixture fixture;
+  fixture.world->clones = false;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  const auto idle = [&] {
+    const std::vector<hearth::v1::Instance> instances = fixture.node().ListInstances();
+    return std::count_if(instances.begin(), instances.end(), [](const auto& instance) {
+      return instance.state() == hearth::v1::Instance::IDLE;
+    });
+  };
+  const auto first = Reserve(fixture, hearth::v1::RESTORED);
+  CHECK(fixture.world->alive == 1);  // One alone needs none.
+  const auto second = Reserve(fixture, hearth::v1::COLD);
+  while (idle() != 1) std::this_thread::yield();
+  const auto third = Reserve(fixture, hearth::v1::WARM);
+  while (idle() != 1) std::this_thread::yield();
+  const auto fourth = Reserve(fixture, hearth::v1::WARM);
+  // No memory is left for a fifth, and nothing is ended for it.
+  CHECK(fixture.world->alive == 4);
+  CHECK(fixture.world->restored == 2);
 }
 
 TEST_CASE("snapshots: the first real invocations refine the working set, so many and no more") {

@@ -144,7 +144,7 @@ void Pool::Dispatch(Actions* actions) {
   bool memory_is_spoken_for = false;
   for (auto it = queue_.begin(); it != queue_.end();) {
     Waiter& waiter = **it;
-    bool granted = !waiter.fresh && GrantIdle(waiter, actions);
+    bool granted = waiter.wish == PoolWish::kAny && GrantIdle(waiter, actions);
     if (!granted && !memory_is_spoken_for) {
       granted = GrantNew(waiter);
       if (!granted) {
@@ -163,8 +163,8 @@ void Pool::Dispatch(Actions* actions) {
 
 absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t memory_mib,
                                         const Factory& factory, absl::Time deadline,
-                                        const Cancellation& cancellation, bool fresh) {
-  Waiter waiter{&version, CostOf(memory_mib), &factory, fresh, {}, absl::OkStatus(), {}};
+                                        const Cancellation& cancellation, PoolWish wish) {
+  Waiter waiter{&version, CostOf(memory_mib), &factory, wish, {}, absl::OkStatus(), {}};
   if (waiter.cost_mib > config_.capacity_mib) {
     return absl::FailedPreconditionError(
         absl::StrCat("an instance with ", memory_mib, " MiB does not fit into the ",
@@ -175,6 +175,10 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
   {
     absl::MutexLock lock(&mutex_);
     if (IsDraining(version)) return absl::UnavailableError("the version is being drained");
+    if (wish == PoolWish::kSpare) {
+      if (!queue_.empty() || !GrantNew(waiter)) return Busy("no memory to spare");
+      return Settle(waiter);
+    }
     queue_.push_back(&waiter);
     Dispatch(&actions);
     if (!waiter.grant.member && queue_.size() > config_.queue_limit) {
@@ -344,6 +348,26 @@ void Pool::Close() {
 InstanceState Pool::StateOf(const PoolMemberPtr& member) const {
   absl::MutexLock lock(&mutex_);
   return member->state_;
+}
+
+PoolCount Pool::CountOf(const std::string& version) const {
+  absl::MutexLock lock(&mutex_);
+  PoolCount count;
+  for (const PoolMemberPtr& member : members_) {
+    if (member->version() != version) continue;
+    switch (member->state_) {
+      case InstanceState::kIdle:
+      case InstanceState::kPaused:
+        ++count.idle;
+        break;
+      case InstanceState::kStopping:
+      case InstanceState::kGone:
+        break;
+      default:
+        ++count.held;
+    }
+  }
+  return count;
 }
 
 std::vector<PoolEntry> Pool::List() const {

@@ -69,6 +69,17 @@ class PoolDelegate {
   virtual void StopMember(PoolMemberPtr member, bool orderly) = 0;
 };
 
+enum class PoolWish {
+  kAny,    // What idles, else a new one; waits for either.
+  kFresh,  // A new one; waits for memory.
+  kSpare,  // A new one if there is memory that nobody wants now: neither waits nor makes room.
+};
+
+struct PoolCount {
+  size_t held = 0;  // Made or used by somebody.
+  size_t idle = 0;
+};
+
 struct PoolGrant {
   PoolMemberPtr member;
   bool is_new = false;  // BOOTING, to be made by the caller; else BUSY.
@@ -96,16 +107,16 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   // An instance of `version` that idles, the most recently used first; else a new one when there is
-  // memory; else waits for either, until `deadline`. With `fresh` a new one only. `factory` is
-  // called with the pool's lock held.
+  // memory; else waits for either, until `deadline`. `wish` may want less. `factory` is called with
+  // the pool's lock held.
   //   RESOURCE_EXHAUSTED   the queue is full, or the wait was too long; carries a RetryInfo
   //   FAILED_PRECONDITION  it needs more memory than there is
   //   UNAVAILABLE          the version is being drained
   //   CANCELLED
   absl::StatusOr<PoolGrant> Acquire(const std::string& version, uint64_t memory_mib,
                                     const Factory& factory, absl::Time deadline,
-                                    const Cancellation& cancellation, bool fresh = false)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+                                    const Cancellation& cancellation,
+                                    PoolWish wish = PoolWish::kAny) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // What the caller of Acquire() reports of a new member; Initialized() makes it BUSY. An error
   // means that the member was stopped meanwhile.
@@ -133,6 +144,7 @@ class Pool {
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
   InstanceState StateOf(const PoolMemberPtr& member) const ABSL_LOCKS_EXCLUDED(mutex_);
+  PoolCount CountOf(const std::string& version) const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<PoolEntry> List() const ABSL_LOCKS_EXCLUDED(mutex_);
   uint64_t used_mib() const ABSL_LOCKS_EXCLUDED(mutex_);
   size_t waiting() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -142,7 +154,7 @@ class Pool {
     const std::string* version;
     uint64_t cost_mib;
     const Factory* factory;
-    bool fresh;
+    PoolWish wish;
     PoolGrant grant;
     absl::Status refused;
     absl::CondVar changed;

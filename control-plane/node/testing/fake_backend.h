@@ -68,6 +68,7 @@ struct FakeWorld {
   std::atomic<int> working_sets{0};
   std::atomic<size_t> waiting{0};
   std::atomic<bool> save_fails{false};
+  std::atomic<bool> clones{true};
   std::atomic<bool> vmms_wait{false};    // Machines say that their VMMs did.
   std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
@@ -82,7 +83,9 @@ class FakeBackend final : public MachineBackend {
   absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
   absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
   void SetWaiting(size_t count) override { world_->waiting = count; }
-  BackendCapabilities capabilities() const override { return {.name = "fake"}; }
+  BackendCapabilities capabilities() const override {
+    return {.name = "fake", .clones = world_->clones, .hot_restore = true};
+  }
 
  private:
   const FakeScript script_;
