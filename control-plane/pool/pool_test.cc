@@ -100,11 +100,12 @@ struct World {
   }
   absl::StatusOr<PoolGrant> Acquire(const std::string& version, uint64_t memory_mib = 100,
                                     absl::Time deadline = absl::InfiniteFuture(),
-                                    const Cancellation& cancellation = Cancellation()) {
+                                    const Cancellation& cancellation = Cancellation(),
+                                    PoolWish wish = PoolWish::kAny) {
     auto grant = pool->Acquire(
         version, memory_mib,
         [&] { return std::make_shared<Member>(absl::StrCat("i", ++made), version, memory_mib); },
-        deadline, cancellation);
+        deadline, cancellation, wish);
     if (grant.ok() && grant->is_new) {
       if (pool->AgentReady(grant->member).ok()) {
         pool->Initialized(grant->member).IgnoreError();
@@ -131,6 +132,29 @@ TEST_CASE("pool: the instance used last serves first") {
   auto again = world.Acquire("a");
   CHECK(again->member == first->member);
   CHECK_FALSE(again->is_new);
+}
+
+TEST_CASE("pool: a spare instance takes memory that is free, and waits for none nor makes room") {
+  World world;
+  const auto spare = [&] {
+    return world.Acquire("a", 100, absl::InfiniteFuture(), Cancellation(), PoolWish::kSpare);
+  };
+  const auto idle = world.Acquire("b");
+  world.pool->Release(idle->member, true, true);
+  std::vector<PoolGrant> grants;
+  for (auto grant = spare(); grant.ok(); grant = spare()) {
+    CHECK(grant->is_new);
+    grants.push_back(*grant);
+  }
+  CHECK(grants.size() == 3);  // Of four that fit.
+  CHECK(absl::IsResourceExhausted(spare().status()));
+  CHECK(world.delegate.Stopped().empty());
+  CHECK(world.pool->CountOf("a").held == 3);
+  CHECK(world.pool->CountOf("a").idle == 0);
+  world.pool->Release(grants[0].member, false, true);
+  CHECK(world.pool->CountOf("a").held == 2);
+  CHECK(world.pool->CountOf("a").idle == 1);
+  CHECK(world.pool->CountOf("b").idle == 1);
 }
 
 TEST_CASE("pool: what idles is paused, then stopped, and used in between is neither") {
