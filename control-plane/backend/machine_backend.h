@@ -116,7 +116,8 @@ struct BackendCapabilities {
   // A saved machine can be restored any number of times at once; else once at a time: Restore() of
   // one whose former restore is still there is RESOURCE_EXHAUSTED.
   bool clones = false;
-  // Save() leaves the machine paused; else it has ended when Save() returns.
+  // Save() leaves the machine paused; else it has ended when Save() returns, and OnExit tells that
+  // it was stopped.
   bool survives_save = true;
   bool hot_restore = false;
   bool memory_sharing = false;
