@@ -67,13 +67,12 @@ class Libvirt:
     lacks = {
         "kvm": "it is about /dev/kvm",
         "hearth-vmm": "it is about hearth-vmm's processes",
-        "snapshots": "its instances boot",
         "clones": "a saved domain is restored under its own name, so one at a time",
     }
     # The embedded driver ends with its process; what is left of its machines goes at the next start.
     ends_with_launcher = False
     # A boot takes 4 to 10 s where the processor is emulated, three times that on a busy machine.
-    options = {"boot-timeout": 120, "backend": "libvirt", "memory-mib": 4096, "queue-wait": 300}
+    options = {"boot-timeout": 120, "backend": "libvirt", "memory-mib": 4096, "queue-wait": 300, "instances-ahead": 0}
     accel = "auto"
 
     # Where libvirt's driver keeps what it knows of domains, below its root.

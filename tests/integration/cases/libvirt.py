@@ -161,11 +161,14 @@ LIFE = [
     ("its QEMU answers libvirt", lambda life: has(life.hearth, "embed/run/qemu/hearth-*.xml"), True),
     ("its guest boots", lambda life: any(cpu_seconds(pid) > 1 for pid in life.hearth.vmms()), True),
     ("its function initialises", lambda life: percent(life.hearth) >= 55 and life.hearth.vmms(), True),
+    ("it is saved", lambda life: percent(life.hearth) >= 75 and life.hearth.vmms(), True),
+    ("its snapshot is stored", lambda life: percent(life.hearth) >= 81, False),
+    ("it is restored for the first time", lambda life: percent(life.hearth) >= 87 and life.hearth.vmms(), True),
     ("it is invoked", lambda life: life.step == 1 and busy(life.hearth), True),
     ("it is deleted", lambda life: life.step == 2, False),
 ]
 # Without --full: one of each part of it.
-FEW = ("its QEMU is started", "its guest boots", "it is invoked")
+FEW = ("its guest boots", "it is saved", "it is restored for the first time", "it is invoked")
 
 
 def kill(hearth, whom):
@@ -191,6 +194,7 @@ def recover(hearth, whom):
 def forget_echo(hearth):
     if any(one["name"].endswith("/echo") for one in hearth.json("list")["functions"]):
         hearth.json("delete", "echo", "--yes")
+    check(hearth.json("snapshots", "list")["snapshots"] == [], "its snapshot goes with it")
 
 
 def kill_in_life(hearth, whom, what, reached):

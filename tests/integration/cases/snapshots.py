@@ -45,7 +45,7 @@ def seconds(duration):
     return float(duration.rstrip("s"))
 
 
-@case("snapshots: a deployment makes one, and the first invocation is restored from it", "snapshots")
+@case("snapshots: a deployment makes one, and the first invocation is restored from it")
 def first(world):
     with Hearth(world.programs) as hearth:
         deployed = hearth.deploy("echo")
@@ -124,7 +124,7 @@ def killed(world):
         check(start_kind(hearth.invoke("echo")) == "RESTORED", "and serves")
 
 
-@case("snapshots: one that was altered is refused, the request served by a boot, and a new one made", "snapshots")
+@case("snapshots: one that was altered is refused, the request served by a boot, and a new one made")
 def altered(world):
     with Hearth(world.programs, idle_stop=1) as hearth:
         hearth.deploy("echo")
