@@ -82,6 +82,7 @@ def restoring(world, whom):
     told = []
     with Hearth(world.programs, idle_stop=0.1) as hearth:
         hearth.deploy("echo")
+        check(snapshots(hearth), f"the deployment makes a snapshot:\n    {hearth.hearthd.tail()}")
         name = snapshots(hearth)[0]["name"]
         start_kind(hearth.invoke("echo"))
         new_instances(hearth)
