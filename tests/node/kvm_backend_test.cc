@@ -242,7 +242,7 @@ TEST_CASE("kvm backend: when its launcher dies the machines end, and another lau
   world.launcher.program().Signal(SIGKILL);
   const MachineExit exit = AwaitExit(**machine);
   CHECK(exit.reason == MachineExit::Reason::kLost);
-  CHECK(absl::StrContains(exit.detail, "hearth-launcher was lost"));
+  CHECK(absl::StrContains(exit.detail, "the launcher was lost"));
   machine->reset();
 
   const absl::Status refused = world.Create(vmm::testing::HaltCode()).status();

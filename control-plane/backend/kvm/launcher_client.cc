@@ -100,7 +100,7 @@ void LauncherClient::OnEvents(uint32_t events) {
       if (!status.ok() || !frame->has_value()) break;
       status = Handle(**std::move(frame), &calls);
     }
-    if (!status.ok()) Fail(Annotate(status, "hearth-launcher was lost"));
+    if (!status.ok()) Fail(Annotate(status, "the launcher was lost"));
     if (!status_.ok()) {
       for (auto& [id, on_exit] : std::exchange(running_, {})) {
         calls.push_back([on_exit = std::move(on_exit)] { on_exit(nullptr); });
@@ -266,7 +266,7 @@ absl::StatusOr<std::set<uint64_t>> LauncherClient::List(absl::Time deadline) {
 
 absl::Status LauncherClient::Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds) {
   absl::Status sent = socket_.Send(frame.SerializeAsString(), std::move(fds));
-  if (!sent.ok()) Fail(Annotate(sent, "hearth-launcher was lost"));
+  if (!sent.ok()) Fail(Annotate(sent, "the launcher was lost"));
   return sent;
 }
 

@@ -38,7 +38,7 @@ absl::Status StatusOf(const vmm::v1::Error& error) {
   const bool known = error.code() > 0 && error.code() <= kLastCode;
   return absl::Status(
       known ? static_cast<absl::StatusCode>(error.code()) : absl::StatusCode::kUnknown,
-      absl::StrCat("hearth-vmm: ", error.message()));
+      absl::StrCat("the VMM: ", error.message()));
 }
 
 }  // namespace
@@ -179,7 +179,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
     greeted_ = true;
     greeted_at_ = absl::Now();
     changed_.SignalAll();
-    return wire::NegotiateVersion("hearth.vmm.v1", "hearth-vmm",
+    return wire::NegotiateVersion("hearth.vmm.v1", "the VMM",
                                   {wire::kVmmMinVersion, wire::kVmmMaxVersion},
                                   {frame.hello().min_version(), frame.hello().max_version()})
         .status();
@@ -228,7 +228,7 @@ absl::Status VmmProcess::HandleEvent(const vmm::v1::Event& event, std::vector<Un
 
 void VmmProcess::ChannelFailed(const absl::Status& why) {
   if (!channel_.ok()) return;
-  channel_ = Annotate(why, "hearth-vmm's control socket");
+  channel_ = Annotate(why, "the VMM's control socket");
   changed_.SignalAll();
   // It is about to end, or good for nothing any more.
   if (launcher_id_ != 0) launcher_->Kill(launcher_id_);
@@ -342,7 +342,7 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
     if (exited == nullptr) {
       // Nobody reaps it for us now, but its pidfd still tells. The VMM ends with its launcher, and
       // when its control socket closes.
-      channel_ = absl::UnavailableError("hearth-launcher was lost");
+      channel_ = absl::UnavailableError("the launcher was lost");
       loop_->Remove(socket_.fd());
       socket_ = wire::FdSocket(UniqueFd());
       changed_.SignalAll();
@@ -350,10 +350,10 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       const absl::Status added =
           loop_->Add(pidfd, EPOLLIN, [self = shared_from_this(), pidfd](uint32_t) {
             self->loop_->Remove(pidfd);
-            self->Finish({MachineExit::Reason::kLost, "hearth-launcher was lost"});
+            self->Finish({MachineExit::Reason::kLost, "the launcher was lost"});
           });
       if (added.ok()) return;
-      exit.detail = "hearth-launcher was lost";
+      exit.detail = "the launcher was lost";
     } else {
       // Who does not reap a process may not know its time when it was killed.
       final_cpu_ = std::max(final_cpu_, absl::Nanoseconds(exited->cpu_ns()));
@@ -362,10 +362,10 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       } else if (killed_) {
         exit = {MachineExit::Reason::kStopped, "it was ended by force"};
       } else if (exited->signal() != 0) {
-        exit.detail = absl::StrCat("hearth-vmm was ended by signal ", exited->signal(), " (",
+        exit.detail = absl::StrCat("the VMM was ended by signal ", exited->signal(), " (",
                                    strsignal(exited->signal()), ")");
       } else {
-        exit.detail = absl::StrCat("hearth-vmm exited with code ", exited->exit_code());
+        exit.detail = absl::StrCat("the VMM exited with code ", exited->exit_code());
       }
     }
   }
