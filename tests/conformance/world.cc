@@ -114,6 +114,8 @@ World::World() {
   config.launcher_socket = Variable("HEARTH_CONFORMANCE_SOCKET");
   config.build = "conformance";
   config.answer_timeout = kPatience;
+  const char* const daemon = getenv("HEARTH_CONFORMANCE_DAEMON");
+  if (daemon != nullptr) daemon_folder_ = daemon;
   const std::string name = Variable("HEARTH_CONFORMANCE_BACKEND");
   if (name == "libvirt") config.capabilities = control::LibvirtCapabilities();
   REQUIRE(config.capabilities.name == name);
@@ -167,6 +169,17 @@ std::vector<std::string> World::ListAlive() {
 
 std::vector<pid_t> World::Machines() const {
   std::vector<pid_t> machines;
+  if (through_daemon()) {
+    std::error_code error;
+    for (const auto& process : fs::directory_iterator("/proc", error)) {
+      pid_t pid = -1;
+      if (!absl::SimpleAtoi(process.path().filename().string(), &pid)) continue;
+      if (absl::StrContains(ReadFile(process.path().string() + "/cmdline"), daemon_folder_)) {
+        machines.push_back(pid);
+      }
+    }
+    return machines;
+  }
   for (const Child& child : ChildrenOf(server_)) {
     if (!child.ended) machines.push_back(child.pid);
   }

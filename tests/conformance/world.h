@@ -35,6 +35,8 @@ struct Footprint {
 //   HEARTH_CONFORMANCE_PID      its process
 //   HEARTH_CONFORMANCE_IMAGES   the image store
 //   HEARTH_CONFORMANCE_ROUNDS   of the case that looks for leaks
+//   HEARTH_CONFORMANCE_DAEMON   set when a libvirt daemon runs the machines: the folder that their
+//                               command lines name
 class World {
  public:
   // Fails the test that asks first, with what is missing.
@@ -47,13 +49,16 @@ class World {
   control::BackendCapabilities capabilities() const { return backend_->capabilities(); }
   int rounds() const { return rounds_; }
   pid_t server() const { return server_; }
+  // The server is not who starts the machines' processes, and is not told how they ended.
+  bool through_daemon() const { return !daemon_folder_.empty(); }
 
   // A machine with the image store's kernel, agent and base image, of a new id.
   control::MachineSpec Spec();
   std::string NewId();
   const std::vector<control::MachineDisk>& disks() const { return disks_; }
   std::vector<std::string> ListAlive();
-  // The processes that run machines: the server's children, without those that have ended.
+  // The processes that run machines, without those that have ended: the server's children, or a
+  // daemon's.
   std::vector<pid_t> Machines() const;
   // No machine is alive, by the backend's word and by the kernel's. Waits for those that are
   // ending.
@@ -63,6 +68,7 @@ class World {
   World();
 
   std::string folder_;
+  std::string daemon_folder_;
   std::string kernel_;
   std::vector<control::MachineDisk> disks_;
   pid_t server_ = -1;

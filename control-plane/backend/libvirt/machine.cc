@@ -205,6 +205,9 @@ void Machine::GetStatistics(uint64_t id) {
 }
 
 void Machine::OnDomainEnded(DomainEnd end) {
+  // libvirt tells of an end once QEMU is gone, and it may tell late: a saved domain is restored
+  // under the name that another had.
+  if (state_ == State::kCreating || Runs()) return;
   switch (end) {
     case DomainEnd::kGuestReset:
       return End(vmm::v1::Exited::REASON_GUEST_RESET, "the guest reset itself");
