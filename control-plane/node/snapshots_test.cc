@@ -43,6 +43,11 @@ Snapshot AwaitSnapshot(NodeFixture& fixture, Snapshot::State state,
   }
 }
 
+// A new snapshot serves before the one that it replaces is deleted.
+void AwaitOneStored(NodeFixture& fixture) {
+  while (fixture.disk->size() != 1) std::this_thread::yield();
+}
+
 hearth::v1::StartKind StartOf(NodeFixture& fixture, VersionPtr version = nullptr) {
   StringSink sink;
   const auto report = fixture.Invoke("x", &sink, std::move(version));
@@ -225,7 +230,7 @@ TEST_CASE(
       if (i < 2) fixture.node().Drain(kVersion, false).IgnoreError();
     }
     AwaitSnapshot(fixture, Snapshot::READY, snapshot);
-    CHECK(fixture.disk->size() == 1);
+    AwaitOneStored(fixture);
   }
   SECTION("late, as on a busy host: the snapshot stays, and goes only after thirty in a row") {
     fixture.world->restore_error = absl::StatusCode::kDeadlineExceeded;
@@ -256,7 +261,7 @@ TEST_CASE(
     AwaitSnapshot(fixture, Snapshot::READY, snapshot);
     fixture.node().Drain(kVersion, false).IgnoreError();
     CHECK(StartOf(fixture) == hearth::v1::RESTORED);
-    CHECK(fixture.disk->size() == 1);
+    AwaitOneStored(fixture);
   }
 }
 
@@ -493,7 +498,7 @@ TEST_CASE("snapshots: new images are swapped in under load without a failed or a
   CHECK(bad == 0);
   CHECK(old_disk);
   CHECK(fresh.images().runtime() == "new");
-  CHECK(next.disk->size() == 1);
+  AwaitOneStored(next);
   CHECK(next.world->booted == 1);  // The template.
   // What ran on the old images has given way.
   for (const auto& instance : node.ListInstances()) {
