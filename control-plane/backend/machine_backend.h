@@ -121,6 +121,8 @@ struct BackendCapabilities {
   bool survives_save = true;
   bool hot_restore = false;
   bool memory_sharing = false;
+  // The agents are reached over vsock; else over a virtio-serial port. libvirt's backend says so
+  // once it has reached its host, which decides.
   bool vsock = true;
   // The process that answers for a machine runs its guest; else it tells which one does.
   bool own_process = true;

@@ -53,7 +53,10 @@ void Server::Accept() {
     options_.log(absl::StrCat("refused a connection: ", admitted.message()));
     return;
   }
-  auto session = Session::Create(loop_, this, std::move(connection), options_.build);
+  v1::Hello hello;
+  hello.set_build(options_.build);
+  hello.set_vsock(true);
+  auto session = Session::Create(loop_, this, std::move(connection), std::move(hello));
   if (!session.ok()) {
     options_.log(absl::StrCat("lost a connection: ", session.status().message()));
     return;

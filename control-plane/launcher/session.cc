@@ -13,16 +13,15 @@
 namespace hearth::launcher {
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(EventLoop* loop, SessionHost* host,
-                                                         UniqueFd connection,
-                                                         const std::string& build) {
+                                                         UniqueFd connection, v1::Hello hello) {
   std::unique_ptr<Session> session(new Session(loop, host, std::move(connection)));
   RETURN_IF_ERROR(loop->Add(session->socket_.fd(), EPOLLIN,
                             [self = session.get()](uint32_t events) { self->OnEvents(events); }));
-  v1::Frame hello;
-  hello.mutable_hello()->set_min_version(wire::kLauncherMinVersion);
-  hello.mutable_hello()->set_max_version(wire::kLauncherMaxVersion);
-  hello.mutable_hello()->set_build(build);
-  RETURN_IF_ERROR(session->Send(hello));
+  hello.set_min_version(wire::kLauncherMinVersion);
+  hello.set_max_version(wire::kLauncherMaxVersion);
+  v1::Frame frame;
+  *frame.mutable_hello() = std::move(hello);
+  RETURN_IF_ERROR(session->Send(frame));
   return session;
 }
 

@@ -38,9 +38,9 @@ class SessionHost {
 // One connection of a hearthd. The loop's thread.
 class Session {
  public:
+  // `hello` without its versions.
   static absl::StatusOr<std::unique_ptr<Session>> Create(EventLoop* loop, SessionHost* host,
-                                                         UniqueFd connection,
-                                                         const std::string& build);
+                                                         UniqueFd connection, v1::Hello hello);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

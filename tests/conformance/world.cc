@@ -135,6 +135,7 @@ World::World() {
   INFO(backend.status());
   REQUIRE(backend.ok());
   backend_ = *std::move(backend);
+  ListAlive();  // It knows what its host can do once it has reached it.
 }
 
 World::~World() {

@@ -77,7 +77,12 @@ class KvmBackend::Impl {
 
   void SetWaiting(size_t count) { waiting_->SetTarget(count); }
   size_t waiting() const { return waiting_->count(); }
-  const BackendCapabilities& capabilities() const { return config_.capabilities; }
+  BackendCapabilities capabilities() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    BackendCapabilities capabilities = config_.capabilities;
+    absl::MutexLock lock(&mutex_);
+    capabilities.vsock = capabilities.vsock || (launcher_ && launcher_->vsock());
+    return capabilities;
+  }
 
  private:
   // The machine that a process runs; the launcher knows it by the process only.
@@ -143,7 +148,7 @@ class KvmBackend::Impl {
 
   const KvmBackendConfig config_;
   const std::unique_ptr<EventLoop> loop_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::shared_ptr<LauncherClient> launcher_ ABSL_GUARDED_BY(mutex_);
   std::vector<Made> made_ ABSL_GUARDED_BY(mutex_);
   absl::Status last_error_ ABSL_GUARDED_BY(mutex_);

@@ -85,6 +85,7 @@ absl::Status LauncherClient::Greet(const std::string& build, absl::Duration time
       version_, wire::NegotiateVersion("hearth.launcher.v1", "hearth-launcher",
                                        {wire::kLauncherMinVersion, wire::kLauncherMaxVersion},
                                        {frame.hello().min_version(), frame.hello().max_version()}));
+  vsock_ = frame.hello().vsock();
   return absl::OkStatus();
 }
 

@@ -37,6 +37,11 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
                                                                  const std::string& build,
                                                                  absl::Duration timeout);
 
+  // Whether it says that its machines' agents are reached over vsock.
+  bool vsock() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return vsock_;
+  }
   // `on_exit` is called once if and only if this succeeds. Without `memory_mib` (0) SetMemory() is
   // to follow before there is a guest.
   absl::StatusOr<Process> Spawn(uint32_t memory_mib, UniqueFd control, ExitCallback on_exit,
@@ -91,6 +96,7 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   uint32_t version_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool vsock_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<uint64_t, Pending> spawning_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Opening> opening_ ABSL_GUARDED_BY(mutex_);  // By request.

@@ -15,8 +15,8 @@
 #include "control-plane/backend/libvirt/limits.h"
 
 // libvirt's handles, as in libvirt.h.
-struct _virConnect;
-struct _virDomain;
+struct _virConnect;  // NOLINT(bugprone-reserved-identifier)
+struct _virDomain;   // NOLINT(bugprone-reserved-identifier)
 
 namespace hearth::libvirt {
 

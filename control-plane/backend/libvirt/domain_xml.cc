@@ -58,6 +58,17 @@ absl::Status Check(const DomainSpec& spec) {
   return absl::OkStatus();
 }
 
+std::string AgentDevices(uint32_t vsock_cid, absl::string_view socket) {
+  if (vsock_cid != 0) {
+    return absl::StrCat("<vsock model='virtio'><cid auto='no' address='", vsock_cid,
+                        "'/><address type='virtio-mmio'/></vsock>\n");
+  }
+  return absl::StrCat(
+      "<controller type='virtio-serial' index='0'><address type='virtio-mmio'/></controller>\n"
+      "<channel type='unix'><source mode='bind' path='",
+      socket, "'/><target type='virtio' name='agent'/></channel>\n");
+}
+
 }  // namespace
 
 bool IsUuid(absl::string_view text) {
@@ -120,7 +131,7 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
   if (!kernel.empty()) {
     boot = absl::Substitute("<kernel>$0</kernel><cmdline>$1</cmdline>", kernel, command_line);
   }
-  std::string devices;
+  std::string devices = AgentDevices(spec.vsock_cid, agent);
   for (size_t i = 0; i < spec.disks.size(); ++i) {
     ASSIGN_OR_RETURN(const std::string serial, EscapeXml(spec.disks[i].serial));
     // The path is never opened: the group's descriptor stands for it.
@@ -146,8 +157,8 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
   }
   return absl::Substitute(
       "<domain type='$0'>\n"
-      "<name>$1$8</name>\n"
-      "<uuid>$8</uuid>\n"
+      "<name>$1$7</name>\n"
+      "<uuid>$7</uuid>\n"
       "<memory unit='MiB'>$2</memory>\n"
       "<vcpu>$3</vcpu>\n"
       "<os><type arch='x86_64' machine='microvm'>hvm</type>$4</os>\n"
@@ -157,15 +168,12 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
       "<on_crash>destroy</on_crash>\n"
       "<devices>\n"
       "<controller type='usb' model='none'/>\n"
-      "<controller type='virtio-serial' index='0'><address type='virtio-mmio'/></controller>\n"
-      "<channel type='unix'><source mode='bind' path='$6'/>"
-      "<target type='virtio' name='agent'/></channel>\n"
-      "$7"
+      "$6"
       "<memballoon model='none'/>\n"
       "</devices>\n"
       "</domain>\n",
       spec.kvm ? "kvm" : "qemu", kDomainPrefix, spec.memory_mib, spec.vcpu_count, boot,
-      spec.kvm ? "host-passthrough" : "maximum", agent, devices, spec.uuid);
+      spec.kvm ? "host-passthrough" : "maximum", devices, spec.uuid);
 }
 
 }  // namespace hearth::libvirt

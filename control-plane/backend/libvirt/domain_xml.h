@@ -28,7 +28,10 @@ struct DomainSpec {
   std::string command_line;
   std::vector<DiskSpec> disks;  // Their files are associated as the descriptors of TargetOf().
   bool entropy = false;
-  std::string agent_socket;    // QEMU listens on both.
+  // The guest's context id when its agent is reached over vsock; 0: over a virtio-serial port.
+  uint32_t vsock_cid = 0;
+  // QEMU listens on both. The port's; unused with a context id.
+  std::string agent_socket;
   std::string console_socket;  // Empty: what the guest writes to its serial port is dropped.
 };
 

@@ -104,6 +104,18 @@ TEST_CASE("xml: limits hold at their edge") {
   CHECK(absl::IsInvalidArgument(DomainXml(spec).status()));
 }
 
+TEST_CASE("xml: the agent is reached by a port of the machine's, or over vsock") {
+  DomainSpec spec = Small();
+  spec.agent_socket = "/run/a.agent";
+  std::string xml = *DomainXml(spec);
+  CHECK(absl::StrContains(xml, "path='/run/a.agent'"));
+  CHECK_FALSE(absl::StrContains(xml, "<vsock"));
+  spec.vsock_cid = 4'294'967'294;
+  xml = *DomainXml(spec);
+  CHECK(absl::StrContains(xml, "<cid auto='no' address='4294967294'/>"));
+  CHECK_FALSE(absl::StrContains(xml, "virtio-serial"));
+}
+
 TEST_CASE("xml: a UUID is told from what is none") {
   CHECK(IsUuid("0192f4a0-0000-7abc-8def-0123456789ab"));
   for (const char* text :

@@ -166,9 +166,17 @@ void Machine::Save(uint64_t id, const vmm::v1::SaveMachine& request, std::vector
   });
 }
 
+void Machine::OnAgent(UniqueFd connection) {
+  if (state_ == State::kEnding || agent_ || agent_sent_) return;
+  agent_ = std::move(connection);
+  if (state_ == State::kStarted) SendAgent();
+}
+
+// A port's other end, out of which comes what the agent writes when it is ready, or the connection
+// that it has dialled.
 void Machine::SendAgent() {
   if (!agent_) return;
-  // The port's other end: what the agent writes when it is ready comes out of it.
+  agent_sent_ = true;
   vmm::v1::Frame frame;
   vmm::v1::VsockConnection& connection = *frame.mutable_event()->mutable_vsock_connection();
   connection.set_port(wire::kAgentHostPort);
@@ -233,7 +241,8 @@ void Machine::OnProcessEnded() {
   EndLater(kEventTimeoutNs, vmm::v1::Exited::REASON_HOST_ERROR, "QEMU ended unexpectedly");
 }
 
-void Machine::EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, std::string detail) {
+void Machine::EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason,
+                       const std::string& detail) {
   auto timer = Timer::Create(context_->loop, [this, reason, detail] { End(reason, detail); });
   if (!timer.ok()) return End(reason, detail);
   timer_ = *std::move(timer);

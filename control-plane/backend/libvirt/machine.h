@@ -29,6 +29,7 @@ struct MachineContext {
   RunDirectory* files = nullptr;
   std::string uri;
   bool kvm = false;
+  bool vsock = false;  // The agents are reached over it.
   std::string build;
   std::function<void()> reap;  // Reaps QEMUs that have ended, and tells their machines.
   // Names of the domains that are there, or on their way in or out.
@@ -52,8 +53,11 @@ class Machine {
   void End(vmm::v1::Exited::Reason reason, const std::string& detail);
   void OnDomainEnded(DomainEnd end);
   void OnReaped(const Reaped& reaped);
+  // The agent has dialled, or whoever in the guest does: of use once.
+  void OnAgent(UniqueFd connection);
 
   const std::string& domain_name() const { return name_; }
+  uint32_t vsock_cid() const { return vsock_cid_; }  // 0: it has none.
   pid_t pid() const { return process_.pid; }
   // There is a QEMU, and it has not ended.
   bool Runs() const { return process_.pidfd && !AwaitEnd(process_, 0); }
@@ -64,7 +68,7 @@ class Machine {
   // What making a domain leads to.
   struct Made {
     QemuProcess process;
-    UniqueFd agent;
+    UniqueFd agent;  // Over vsock it dials.
     UniqueFd console;
   };
   struct Job;
@@ -95,7 +99,7 @@ class Machine {
   void Stop(uint64_t id, const vmm::v1::StopMachine& request);
   void GetStatistics(uint64_t id);
   void OnProcessEnded();
-  void EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, std::string detail);
+  void EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, const std::string& detail);
   void TearDown();  // On the worker.
   void Finish(uint64_t cpu_ns);
   absl::Status EndingStatus() const;
@@ -113,8 +117,10 @@ class Machine {
   bool watches_writing_ = false;
   State state_ = State::kEmpty;
   std::string name_;
+  uint32_t vsock_cid_ = 0;
   QemuProcess process_;
   UniqueFd agent_;  // Until the machine is started.
+  bool agent_sent_ = false;
   std::unique_ptr<ConsoleCopy> console_;
   std::unique_ptr<Timer> timer_;  // Ends it when it expires.
   vmm::v1::Exited why_;

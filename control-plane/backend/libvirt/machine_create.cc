@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "control-plane/backend/libvirt/machine.h"
+#include "control-plane/backend/libvirt/vsock_listener.h"
 #include "vmm/arch/x86_64/kernel_loader.h"
 #include "vmm/arch/x86_64/layout.h"
 #include "vmm/base/status.h"
@@ -111,8 +112,12 @@ absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseCreate(
   spec.kvm = context_->kvm;
   spec.memory_mib = request.memory_mib();
   spec.vcpu_count = request.vcpu_count();
-  // The last word on the transport is ours: there is no vsock device.
-  spec.command_line = absl::StrCat(request.command_line(), " hearth.transport=virtio-serial");
+  // The last word on the transport is ours: there is one of the two devices.
+  spec.command_line = absl::StrCat(
+      request.command_line(), " hearth.transport=", context_->vsock ? "vsock" : "virtio-serial");
+  if (context_->vsock) {
+    ASSIGN_OR_RETURN(spec.vsock_cid, RandomContextId());
+  }
   spec.entropy = request.entropy();
   ASSIGN_OR_RETURN(job->kernel, Take(fds, request.kernel_fd(), "the kernel"));
   RETURN_IF_ERROR(TakeDisks(request.disks(), fds, &spec, &job->disks));
@@ -135,11 +140,14 @@ absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseRestore(
   spec.memory_mib = saved.memory_mib();
   spec.vcpu_count = saved.vcpu_count();
   spec.entropy = saved.entropy();
+  if (saved.vsock()) {
+    ASSIGN_OR_RETURN(spec.vsock_cid, RandomContextId());
+  }
   job->resume = request.resume();
   RETURN_IF_ERROR(TakeDisks(request.disks(), fds, &spec, &job->disks));
   if (request.has_console()) RETURN_IF_ERROR(AddConsole(request.console(), fds, job.get()));
-  RETURN_IF_ERROR(CheckSaved(saved, context_->hypervisor->version(), context_->kvm, spec.disks,
-                             job->disks, request.has_console()));
+  RETURN_IF_ERROR(CheckSaved(saved, context_->hypervisor->version(), context_->kvm, context_->vsock,
+                             spec.disks, job->disks, request.has_console()));
   job->saved = saved;
   return job;
 }
@@ -171,6 +179,7 @@ void Machine::Begin(uint64_t id, absl::StatusOr<std::shared_ptr<Job>> job) {
   }
   state_ = State::kCreating;
   name_ = NameOf(spec);
+  vsock_cid_ = spec.vsock_cid;
   worker_ = std::make_unique<Worker>();
   worker_->Do([this, id, job = *std::move(job)] {
     auto made = std::make_shared<absl::StatusOr<Made>>(Make(*job));
@@ -205,7 +214,9 @@ absl::StatusOr<Machine::Made> Machine::Make(Job& job) {
   if (!made.process.pidfd) return ErrnoStatus("fcntl(F_DUPFD_CLOEXEC)");
   // Before the guest runs: what nobody listens to is lost. And to a restored one the port was open
   // all the time.
-  ASSIGN_OR_RETURN(made.agent, Dial(job.spec.agent_socket));
+  if (job.spec.vsock_cid == 0) {
+    ASSIGN_OR_RETURN(made.agent, Dial(job.spec.agent_socket));
+  }
   if (job.console) {
     ASSIGN_OR_RETURN(made.console, Dial(job.spec.console_socket));
   }
@@ -217,7 +228,7 @@ void Machine::OnMade(uint64_t id, const std::shared_ptr<Job>& job, absl::StatusO
   absl::Status status = made.status();
   if (status.ok()) {
     process_ = std::move(made->process);
-    agent_ = std::move(made->agent);
+    if (made->agent) agent_ = std::move(made->agent);
     status =
         context_->loop->Add(process_.pidfd.get(), EPOLLIN, [this](uint32_t) { OnProcessEnded(); });
   }

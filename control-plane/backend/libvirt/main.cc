@@ -22,6 +22,7 @@
 #include "absl/strings/str_split.h"
 #include "control-plane/backend/libvirt/cpu_commands.h"
 #include "control-plane/backend/libvirt/server.h"
+#include "control-plane/backend/libvirt/vsock_listener.h"
 #include "control-plane/launcher/listener.h"
 #include "vmm/base/status.h"
 
@@ -51,6 +52,7 @@ struct Options {
   uint32_t allow_uid = 0;
   std::string run_directory = "/run/hearth/libvirt";
   std::string accel = "auto";
+  std::string transport = "auto";
 };
 
 void Log(const std::string& line) { std::cerr << "hearth-libvirt: " << line << std::endl; }
@@ -77,6 +79,12 @@ void AddFlags(CLI::App* app, Options* options) {
                   "kvm; tcg: QEMU emulates the processor, many times slower; auto: kvm where "
                   "the processor can virtualise and /dev/kvm opens")
       ->check(CLI::IsMember({"auto", "kvm", "tcg"}))
+      ->capture_default_str();
+  app->add_option("--transport", options->transport,
+                  "How agents are reached. vsock: by this host's vhost-vsock, at its port 1024, "
+                  "which only one program can have; virtio-serial: a port of each machine; auto: "
+                  "vsock where that can be")
+      ->check(CLI::IsMember({"auto", "vsock", "virtio-serial"}))
       ->capture_default_str();
 }
 
@@ -185,6 +193,23 @@ absl::StatusOr<bool> ChooseKvm(const Options& options) {
   return false;
 }
 
+// Null: by virtio-serial.
+absl::StatusOr<std::unique_ptr<VsockListener>> ListenForAgents(const Options& options,
+                                                               EventLoop* loop,
+                                                               const Running* running) {
+  if (options.transport == "virtio-serial") return nullptr;
+  auto listener = [&]() -> absl::StatusOr<std::unique_ptr<VsockListener>> {
+    RETURN_IF_ERROR(CheckVhostVsock());
+    return VsockListener::Create(loop, [running](uint32_t cid, UniqueFd connection) {
+      if (running->server != nullptr) running->server->OnAgent(cid, std::move(connection));
+    });
+  }();
+  if (listener.ok()) return listener;
+  if (options.transport == "vsock") return Annotate(listener.status(), "--transport=vsock");
+  Log(absl::StrCat("agents by virtio-serial: ", listener.status().message()));
+  return nullptr;
+}
+
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const UniqueFd signals, CatchSignals());
   ASSIGN_OR_RETURN(const std::unique_ptr<EventLoop> loop, EventLoop::Create());
@@ -213,14 +238,23 @@ absl::Status Run(const Options& options) {
   ServerOptions server_options;
   ASSIGN_OR_RETURN(server_options.listener, launcher::ListenFor(options.listen, options.allow_uid));
   server_options.allowed_uid = options.allow_uid;
-  server_options.context = {loop.get(), hypervisor.get(), files.get(), uri, kvm, kVersion, {}, {}};
+  ASSIGN_OR_RETURN(const std::unique_ptr<VsockListener> agents,
+                   ListenForAgents(options, loop.get(), &running));
+  MachineContext& context = server_options.context;
+  context.loop = loop.get();
+  context.hypervisor = hypervisor.get();
+  context.files = files.get();
+  context.uri = uri;
+  context.kvm = kvm;
+  context.vsock = agents != nullptr;
+  context.build = kVersion;
   server_options.log = Log;
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Create(std::move(server_options)));
   running.server = server.get();
   const std::string version = hypervisor->version();
   Log(absl::StrCat("ready: ", uri, ", ", version.empty() ? "not connected yet" : version, ", ",
-                   kvm ? "KVM" : "TCG, without KVM"));
-  const absl::Status status = loop->Run();
+                   kvm ? "KVM" : "TCG, without KVM", agents ? ", vsock" : ", virtio-serial"));
+  absl::Status status = loop->Run();
   running.server = nullptr;
   unlink(options.listen.c_str());
   return status;
@@ -229,6 +263,7 @@ absl::Status Run(const Options& options) {
 }  // namespace
 }  // namespace hearth::libvirt
 
+// To clang-tidy an empty std::function could be called. NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   hearth::libvirt::Options options;
   CLI::App app(hearth::libvirt::kDescription, "hearth-libvirt");

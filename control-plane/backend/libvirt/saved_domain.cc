@@ -87,6 +87,7 @@ absl::StatusOr<v1::SavedDomain> Describe(const DomainSpec& spec, const std::vect
   saved.set_vcpu_count(spec.vcpu_count);
   saved.set_entropy(spec.entropy);
   saved.set_console(!spec.console_socket.empty());
+  saved.set_vsock(spec.vsock_cid != 0);
   for (size_t i = 0; i < disks.size(); ++i) {
     v1::SavedDisk* const disk = saved.add_disks();
     disk->set_serial(spec.disks[i].serial);
@@ -148,8 +149,8 @@ absl::StatusOr<v1::SavedDomain> ReadSaved(int state) {
 }
 
 absl::Status CheckSaved(const v1::SavedDomain& saved, const std::string& hypervisor, bool kvm,
-                        const std::vector<DiskSpec>& specs, const std::vector<UniqueFd>& disks,
-                        bool console) {
+                        bool vsock, const std::vector<DiskSpec>& specs,
+                        const std::vector<UniqueFd>& disks, bool console) {
   std::vector<std::string> differs;
   if (saved.hypervisor() != hypervisor) {
     differs.push_back(
@@ -158,6 +159,7 @@ absl::Status CheckSaved(const v1::SavedDomain& saved, const std::string& hypervi
   if (saved.kvm() != kvm) {
     differs.push_back(absl::StrCat("it ran ", saved.kvm() ? "on KVM" : "on an emulated processor"));
   }
+  if (saved.vsock() && !vsock) differs.push_back("its agent's stream, which was vsock");
   if (saved.console() != console) differs.push_back("its console");
   if (static_cast<size_t>(saved.disks_size()) != specs.size()) {
     differs.push_back(absl::StrCat("it had ", saved.disks_size(), " disks, not ", specs.size()));

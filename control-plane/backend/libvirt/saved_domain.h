@@ -29,10 +29,10 @@ absl::Status WriteSaved(v1::SavedDomain saved, const std::string& path, int stat
 absl::StatusOr<v1::SavedDomain> ReadSaved(int state);
 
 // FAILED_PRECONDITION, naming all that differs, when it cannot be restored by this hypervisor with
-// this processor and these disks.
+// this processor and these disks, or needs `vsock` that is not there.
 absl::Status CheckSaved(const v1::SavedDomain& saved, const std::string& hypervisor, bool kvm,
-                        const std::vector<DiskSpec>& specs, const std::vector<UniqueFd>& disks,
-                        bool console);
+                        bool vsock, const std::vector<DiskSpec>& specs,
+                        const std::vector<UniqueFd>& disks, bool console);
 
 // The image, into a new file at `path`.
 absl::Status WriteImage(const v1::SavedDomain& saved, int memory, const std::string& path);

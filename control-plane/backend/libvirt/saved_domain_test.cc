@@ -135,7 +135,7 @@ TEST_CASE("saved: what is no state, or an impossible one, is refused") {
 TEST_CASE("saved: everything that does not fit is named") {
   const auto check = [](const std::string& hypervisor, bool kvm, std::vector<DiskSpec> specs,
                         uint64_t bytes, bool console = true) {
-    return CheckSaved(Saved(), hypervisor, kvm, specs, OneDisk(bytes), console);
+    return CheckSaved(Saved(), hypervisor, kvm, /*vsock=*/false, specs, OneDisk(bytes), console);
   };
   const char* const same = "libvirt 1, QEMU 2";
   CHECK(check(same, false, {{"agent", true}}, 4096).ok());
@@ -148,6 +148,14 @@ TEST_CASE("saved: everything that does not fit is named") {
   CHECK(absl::IsFailedPrecondition(several));
   CHECK(absl::StrContains(several.message(), "QEMU 3"));
   CHECK(absl::StrContains(several.message(), "4096"));
+  v1::SavedDomain over_vsock = Saved();
+  over_vsock.set_vsock(true);
+  const auto restore = [&](const v1::SavedDomain& saved, bool vsock) {
+    return CheckSaved(saved, same, false, vsock, {{"agent", true}}, OneDisk(4096), true);
+  };
+  CHECK(restore(over_vsock, true).ok());
+  CHECK(absl::StrContains(restore(over_vsock, false).message(), "vsock"));
+  CHECK(restore(Saved(), true).ok());  // A port is there always.
 }
 
 TEST_CASE("saved: a memory file of another size is refused, and no file is left where one is") {

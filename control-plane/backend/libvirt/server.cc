@@ -38,8 +38,11 @@ void Server::Accept() {
     options_.log(absl::StrCat("refused a connection: ", admitted.message()));
     return;
   }
+  launcher::v1::Hello hello;
+  hello.set_build(options_.context.build);
+  hello.set_vsock(options_.context.vsock);
   auto session =
-      Session::Create(options_.context.loop, this, std::move(connection), options_.context.build);
+      Session::Create(options_.context.loop, this, std::move(connection), std::move(hello));
   if (!session.ok()) {
     options_.log(absl::StrCat("lost a connection: ", session.status().message()));
     return;
@@ -116,6 +119,13 @@ void Server::Ended(Session* session, const absl::Status& why) {
 void Server::OnDomainEnded(const std::string& domain, DomainEnd end) {
   for (auto& [number, entry] : machines_) {
     if (!entry.ended && entry.machine->domain_name() == domain) entry.machine->OnDomainEnded(end);
+  }
+}
+
+void Server::OnAgent(uint32_t vsock_cid, UniqueFd connection) {
+  for (auto& [number, entry] : machines_) {
+    if (entry.ended || entry.machine->vsock_cid() != vsock_cid) continue;
+    return entry.machine->OnAgent(std::move(connection));
   }
 }
 

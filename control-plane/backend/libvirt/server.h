@@ -33,6 +33,8 @@ class Server final : public launcher::SessionHost {
   void ShutDown();
   void Reap();
   void OnDomainEnded(const std::string& domain, DomainEnd end);
+  // A guest of this host has dialled the agents' port.
+  void OnAgent(uint32_t vsock_cid, UniqueFd connection);
   // Every domain is gone, or will not be heard of again.
   void OnLost();
 
