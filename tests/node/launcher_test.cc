@@ -291,7 +291,8 @@ TEST_CASE("launcher: hearthd of version 1 is served, and does not know List") {
   REQUIRE_LAUNCHER();
   LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
   LauncherSession session(launcher.socket(), /*max_version=*/1);
-  CHECK(session.Spawn().spawned.error_code() == 0);
+  const LauncherSession::Vmm vmm = session.Spawn();
+  CHECK(vmm.spawned.error_code() == 0);
   launcher::v1::Frame frame;
   frame.mutable_list()->set_request(1);
   session.Send(frame);
