@@ -143,7 +143,10 @@ absl::StatusOr<vmm::v1::Response> VmmProcess::Employ(uint32_t memory_mib, Order 
 
 bool VmmProcess::alive() const {
   absl::MutexLock lock(&mutex_);
-  return channel_.ok() && !end_.has_value();
+  if (!channel_.ok() || end_.has_value()) return false;
+  // The kernel knows of an end before anybody has told.
+  pollfd process{process_.pidfd.get(), POLLIN, 0};
+  return poll(&process, 1, /*timeout=*/0) == 0;
 }
 
 bool VmmProcess::IsAmong(const LauncherClient* launcher, const std::set<uint64_t>& running) const {
