@@ -10,7 +10,7 @@ BackgroundBuilds::BackgroundBuilds(int threads, Build build) : build_(std::move(
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
-BackgroundBuilds::~BackgroundBuilds() {
+void BackgroundBuilds::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
@@ -19,6 +19,7 @@ BackgroundBuilds::~BackgroundBuilds() {
     changed_.SignalAll();
   }
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void BackgroundBuilds::Add(VersionPtr version) {

@@ -22,8 +22,7 @@ class BackgroundBuilds {
   using Build = std::function<void(const VersionPtr& version, const Cancellation& cancellation)>;
 
   BackgroundBuilds(int threads, Build build);
-  // Cancels what is under way and waits for it.
-  ~BackgroundBuilds();
+  ~BackgroundBuilds() { Stop(); }
   BackgroundBuilds(const BackgroundBuilds&) = delete;
   BackgroundBuilds& operator=(const BackgroundBuilds&) = delete;
 
@@ -32,6 +31,8 @@ class BackgroundBuilds {
   // Takes those for which `below` holds from the queue, and cancels and awaits those under way.
   void Cancel(const std::function<bool(const std::string& version)>& below)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // Cancels what is under way and waits for it; what is added later is dropped.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits until nothing is left to do.
   void Await() ABSL_LOCKS_EXCLUDED(mutex_);
 

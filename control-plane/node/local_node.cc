@@ -65,19 +65,20 @@ PoolConfig PoolConfigOf(const LocalNodeConfig& config) {
 LocalNode::Impl::Impl(LocalNodeConfig node_config, std::unique_ptr<EventLoop> event_loop)
     : config(std::move(node_config)),
       loop(std::move(event_loop)),
+      tasks(kTaskThreads),
       pool(PoolConfigOf(config), this, &timers),
       context{&config, loop.get(), &timers, &pool, &logs},
-      loop_thread([this] { loop->Run().IgnoreError(); }) {
-  tasks.emplace(kTaskThreads);
-  builds.emplace(config.background_builds,
-                 [this](const VersionPtr& version, const Cancellation& cancellation) {
-                   Build(version, nullptr, cancellation).status().IgnoreError();
-                 });
-  if (capabilities.clones || config.instances_ahead == 0) return;
-  ahead.emplace(1, [this](const VersionPtr& version, const Cancellation& cancellation) {
-    MakeAhead(version, cancellation);
-  });
-}
+      loop_thread([this] { loop->Run().IgnoreError(); }),
+      builds(config.background_builds,
+             [this](const VersionPtr& version, const Cancellation& cancellation) {
+               // Asked for by several at once, it may have been made meanwhile.
+               if (!WantsBuild(*version)) return;
+               Build(version, nullptr, cancellation).status().IgnoreError();
+             }),
+      ahead(instances_ahead > 0 ? 1 : 0,
+            [this](const VersionPtr& version, const Cancellation& cancellation) {
+              MakeAhead(version, cancellation);
+            }) {}
 
 LocalNode::Impl::~Impl() {
   Timers::Id timer = 0;
@@ -87,20 +88,20 @@ LocalNode::Impl::~Impl() {
     timer = upkeep_timer;
   }
   timers.Cancel(timer);
-  builds.reset();
-  ahead.reset();
+  builds.Stop();
+  ahead.Stop();
   pool.Close();
-  tasks.reset();  // What it ran last have been the ends of instances.
+  tasks.Stop();  // What it ran last have been the ends of instances.
   loop->Stop();
   loop_thread.join();
 }
 
 void LocalNode::Impl::PauseMember(PoolMemberPtr member) {
-  tasks->Add([member] { static_cast<Instance&>(*member).Pause(); });
+  tasks.Add([member] { static_cast<Instance&>(*member).Pause(); });
 }
 
 void LocalNode::Impl::StopMember(PoolMemberPtr member, bool orderly) {
-  tasks->Add([this, member, orderly] {
+  tasks.Add([this, member, orderly] {
     static_cast<Instance&>(*member).Terminate(orderly);
     pool.Gone(member);
   });
@@ -111,14 +112,14 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     const Cancellation& cancellation) {
   ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held,
                    HoldReady(version, deadline, progress, cancellation));
-  if (WantsAhead(version->name)) ahead->Add(version);
+  if (WantsAhead(version->name)) ahead.Add(version);
   return held;
 }
 
 bool LocalNode::Impl::WantsAhead(const std::string& version) const {
-  if (!ahead) return false;
+  if (instances_ahead == 0) return false;
   const PoolCount count = pool.CountOf(version);
-  return count.held > 1 && count.idle < config.instances_ahead;
+  return count.held > 1 && count.idle < instances_ahead;
 }
 
 void LocalNode::Impl::MakeAhead(const VersionPtr& version, const Cancellation& cancellation) {
@@ -254,8 +255,8 @@ absl::StatusOr<std::unique_ptr<Reservation>> LocalNode::Reserve(VersionPtr versi
 
 absl::Status LocalNode::Drain(const std::string& prefix, bool force) {
   const auto below = [&](const std::string& version) { return IsBelow(version, prefix); };
-  impl_->builds->Cancel(below);
-  if (impl_->ahead) impl_->ahead->Cancel(below);
+  impl_->builds.Cancel(below);
+  impl_->ahead.Cancel(below);
   impl_->pool.Drain(prefix, force);
   return absl::OkStatus();
 }

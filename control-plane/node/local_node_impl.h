@@ -100,16 +100,19 @@ class LocalNode::Impl final : public PoolDelegate {
       absl::Duration cpu, const Cancellation& cancellation, SnapshotPin* pin);
   absl::Status Try(const VersionPtr& version, const hearth::snapshot::v1::Header& header,
                    const Cancellation& cancellation);
+  bool WantsBuild(const VersionDescription& version);
   void BuildInBackground(const VersionPtr& version);
   void RetireOld(const VersionDescription& version);
   void Upkeep();
 
   LocalNodeConfig config;
   const BackendCapabilities capabilities = config.backend->capabilities();
+  // A backend with clones restores another as fast as it would be asked for.
+  const size_t instances_ahead = capabilities.clones ? 0 : config.instances_ahead;
   UuidGenerator uuids;
   LogSink logs;
   const std::unique_ptr<EventLoop> loop;
-  std::optional<TaskPool> tasks;
+  TaskPool tasks;
   // Behind the pool it calls back into, so that it goes first.
   Pool pool;
   ThreadTimers timers;
@@ -124,8 +127,8 @@ class LocalNode::Impl final : public PoolDelegate {
   // Null without snapshots.
   std::unique_ptr<VersionSnapshots> snapshots;
   RestoreLeases leases;
-  std::optional<BackgroundBuilds> builds;
-  std::optional<BackgroundBuilds> ahead;
+  BackgroundBuilds builds;
+  BackgroundBuilds ahead;
   absl::Mutex upkeep_mutex;
   bool ending ABSL_GUARDED_BY(upkeep_mutex) = false;
   Timers::Id upkeep_timer ABSL_GUARDED_BY(upkeep_mutex) = 0;

@@ -104,7 +104,7 @@ void LocalNode::Impl::Record(const std::shared_ptr<Instance>& instance) {
   if (!capabilities.hot_restore) return;  // There is nothing that a working set would spare.
   if (!snapshot || !snapshots->BeginRecording(*snapshot, config.working_set_recordings)) return;
   // Off the path: the reply does not wait for it.
-  tasks->Add([this, instance, snapshot] {
+  tasks.Add([this, instance, snapshot] {
     const absl::StatusOr<WorkingSet> used = instance->GetWorkingSet();
     // That one instance had ended by then is no loss: the next one is asked.
     if (used.ok()) {

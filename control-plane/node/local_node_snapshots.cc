@@ -181,10 +181,12 @@ absl::StatusOr<PreparedVersion> LocalNode::Impl::Build(const VersionPtr& version
   return prepared;
 }
 
+bool LocalNode::Impl::WantsBuild(const VersionDescription& version) {
+  return snapshots->WantsBuild(version, ImagesOf(config, version), absl::Now());
+}
+
 void LocalNode::Impl::BuildInBackground(const VersionPtr& version) {
-  if (snapshots->WantsBuild(*version, ImagesOf(config, *version), absl::Now())) {
-    builds->Add(version);
-  }
+  if (WantsBuild(*version)) builds.Add(version);
 }
 
 void LocalNode::Impl::RetireOld(const VersionDescription& version) {
@@ -208,7 +210,7 @@ void LocalNode::Impl::Upkeep() {
     want = waiting.Want(absl::Now(), available, total);
   }
   config.backend->SetWaiting(want);
-  tasks->Add([this, is_short = WaitingPolicy::IsShort(available, total)] {
+  tasks.Add([this, is_short = WaitingPolicy::IsShort(available, total)] {
     if (!snapshots) return;
     if (is_short) config.snapshots->Evict(kEvictedBytes);
     snapshots->Collect(config.snapshot_idle == absl::InfiniteDuration()
@@ -236,10 +238,9 @@ void LocalNode::Refresh(VersionPtr version) {
   if (!impl_->snapshots) return impl_->RetireOld(*version);
   // One that never had a snapshot gets it when it is first used.
   const bool serves = !impl_->snapshots->NameOf(version->name).empty();
-  const bool wants =
-      impl_->snapshots->WantsBuild(*version, ImagesOf(impl_->config, *version), absl::Now());
+  const bool wants = impl_->WantsBuild(*version);
   if (!serves) return impl_->RetireOld(*version);
-  if (wants) impl_->builds->Add(std::move(version));
+  if (wants) impl_->builds.Add(std::move(version));
 }
 
 std::vector<hearth::v1::Snapshot> LocalNode::ListSnapshots() {

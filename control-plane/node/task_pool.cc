@@ -9,13 +9,14 @@ TaskPool::TaskPool(int threads) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
-TaskPool::~TaskPool() {
+void TaskPool::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
     changed_.SignalAll();
   }
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void TaskPool::Add(std::function<void()> task) {

@@ -12,12 +12,13 @@
 namespace hearth::control {
 
 // A few threads for what blocks and nobody waits for: pausing and ending instances. Thread-safe.
-// Destroyed, it runs what was added before and joins its threads.
 class TaskPool {
  public:
   explicit TaskPool(int threads);
-  ~TaskPool();
+  ~TaskPool() { Stop(); }
   void Add(std::function<void()> task) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Runs what was added before, what that adds included, and joins the threads.
+  void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
