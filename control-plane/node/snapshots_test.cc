@@ -150,6 +150,7 @@ TEST_CASE("snapshots: without clones one serves one instance at a time, and othe
   fixture.WithSnapshots();
   fixture.config.instances_ahead = 0;
   REQUIRE(Prepare(fixture).ok());
+  while (fixture.world->alive != 0) std::this_thread::yield();  // The snapshot's trial.
   {
     const auto first = Reserve(fixture, hearth::v1::RESTORED);
     const auto second = Reserve(fixture, hearth::v1::COLD);
@@ -181,6 +182,7 @@ TEST_CASE(
       return instance.state() == hearth::v1::Instance::IDLE;
     });
   };
+  while (fixture.world->alive != 0) std::this_thread::yield();  // The snapshot's trial.
   const auto first = Reserve(fixture, hearth::v1::RESTORED);
   CHECK(fixture.world->alive == 1);  // One alone needs none.
   const auto second = Reserve(fixture, hearth::v1::COLD);
