@@ -4,6 +4,8 @@
 #include <grpcpp/grpcpp.h>
 #include <poll.h>
 
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "bench/clock.h"
@@ -66,6 +68,19 @@ absl::StatusOr<Reply> Client::Invoke(const Call& call) const {
                                                       ": ", reply.invocation.error().message()));
   }
   return reply;
+}
+
+std::vector<absl::StatusOr<Reply>> Client::InvokeAtOnce(const Call& call, int count) const {
+  std::vector<absl::StatusOr<Reply>> replies(static_cast<size_t>(count));
+  if (count == 1) {
+    replies[0] = Invoke(call);  // Without a thread's beginning in it.
+    return replies;
+  }
+  std::vector<std::thread> threads;
+  threads.reserve(replies.size());
+  for (auto& reply : replies) threads.emplace_back([&] { reply = Invoke(call); });
+  for (std::thread& thread : threads) thread.join();
+  return replies;
 }
 
 absl::StatusOr<int> Client::CountInstances(const std::string& function) const {

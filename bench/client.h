@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "bench/call.h"
@@ -26,6 +27,8 @@ class Client {
 
   // An outcome other than SUCCEEDED is an error that tells it.
   absl::StatusOr<Reply> Invoke(const Call& call) const;
+  // `count` of them side by side.
+  std::vector<absl::StatusOr<Reply>> InvokeAtOnce(const Call& call, int count) const;
   absl::StatusOr<int> CountInstances(const std::string& function) const;
   // hearthd has no call that waits for it: this polls. It wants a short --idle-stop.
   absl::Status AwaitNoInstance(const std::string& function) const;

@@ -1,27 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/clones.h"
 
-#include <thread>
-
 #include "absl/strings/str_cat.h"
 #include "bench/vmm_processes.h"
 #include "vmm/base/status.h"
 
 namespace hearth::bench {
-namespace {
-
-absl::Status InvokeAll(const Client& client, const Call& call, int count) {
-  std::vector<absl::Status> ends(static_cast<size_t>(count));
-  std::vector<std::thread> threads;
-  for (absl::Status& end : ends) {
-    threads.emplace_back([&] { end = client.Invoke(call).status(); });
-  }
-  for (std::thread& thread : threads) thread.join();
-  for (const absl::Status& end : ends) RETURN_IF_ERROR(end);
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 absl::StatusOr<ClonesResults> RunClones(const Client& client, const Call& call, int count) {
   RETURN_IF_ERROR(client.AwaitNoInstance(call.function));
@@ -29,7 +13,7 @@ absl::StatusOr<ClonesResults> RunClones(const Client& client, const Call& call, 
   ClonesResults results;
   for (int last = -1; results.alive < count && results.alive > last;) {
     last = results.alive;
-    RETURN_IF_ERROR(InvokeAll(client, call, count));
+    for (const auto& reply : client.InvokeAtOnce(call, count)) RETURN_IF_ERROR(reply.status());
     ASSIGN_OR_RETURN(results.alive, client.CountInstances(call.function));
   }
   if (results.alive != count) {

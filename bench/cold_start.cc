@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,19 +33,6 @@ absl::Status RunPrepare(const ColdStartOptions& options, const std::string& what
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(options.prepare, " ", what, " failed; it tells why above"));
-}
-
-// One round: as many invocations at once as the concurrency says.
-std::vector<absl::StatusOr<Reply>> InvokeAtOnce(const Client& client, const Call& call, int count) {
-  std::vector<absl::StatusOr<Reply>> replies(static_cast<size_t>(count));
-  if (count == 1) {
-    replies[0] = client.Invoke(call);  // Without a thread's beginning in it.
-    return replies;
-  }
-  std::vector<std::thread> threads;
-  for (auto& reply : replies) threads.emplace_back([&] { reply = client.Invoke(call); });
-  for (std::thread& thread : threads) thread.join();
-  return replies;
 }
 
 // What the only VMM with a guest has counted: nothing when there are several,
@@ -91,7 +77,7 @@ absl::Status RunRound(const ColdStartOptions& options, Mode mode, const Client& 
       RETURN_IF_ERROR(DropFromPageCache(folder).status());
     }
   }
-  const auto replies = InvokeAtOnce(client, call, options.concurrency);
+  const auto replies = client.InvokeAtOnce(call, options.concurrency);
   Sample counts;
   if (options.concurrency == 1 && before.has_value()) {
     if (const auto after = CountsOfOnlyVmm()) AddCounts(*before, *after, &counts);

@@ -273,6 +273,7 @@ absl::Status Serve(const Options& options) {
 }  // namespace
 }  // namespace hearth::control
 
+// To clang-tidy an empty std::function could be called. NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   hearth::control::Options options;
   CLI::App app(hearth::control::kDescription, "hearthd");

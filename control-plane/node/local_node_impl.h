@@ -76,7 +76,8 @@ class LocalNode::Impl final : public PoolDelegate {
   // Whether an instance may be restored from it now; it has the lease from then on.
   bool Lease(Instance& instance, const ResidentSnapshot& snapshot);
   // Restores one, local_node_restore.cc.
-  absl::Status MakeRestored(HeldInstance& held, std::shared_ptr<const ResidentSnapshot> snapshot,
+  absl::Status MakeRestored(HeldInstance& held,
+                            const std::shared_ptr<const ResidentSnapshot>& snapshot,
                             const Cancellation& cancellation);
   bool WasDrained(const HeldInstance& held) const;
   absl::StatusOr<std::unique_ptr<HeldInstance>> HoldNew(const VersionPtr& version,

@@ -69,7 +69,7 @@ bool LocalNode::Impl::Lease(Instance& instance, const ResidentSnapshot& snapshot
 }
 
 absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
-                                           std::shared_ptr<const ResidentSnapshot> snapshot,
+                                           const std::shared_ptr<const ResidentSnapshot>& snapshot,
                                            const Cancellation& cancellation) {
   Instance& instance = *held.instance;
   held.kind = hearth::v1::RESTORED;

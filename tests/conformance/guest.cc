@@ -39,7 +39,7 @@ UniqueFd MakeConsole(UniqueFd* writer) {
 }
 
 Reply CallAgent(agent::TestHost& host, const Call& call) {
-  const Reply reply = host.Call(call);
+  Reply reply = host.Call(call);
   INFO(reply.DebugString());
   REQUIRE_FALSE(reply.has_error());
   return reply;
@@ -155,7 +155,7 @@ std::string Guest::Shell(const std::string& script) {
   }
   process.set_stdout_stream(host_->NewStream());
   const uint64_t started = CallAgent(*host_, call).process_started().process_id();
-  const std::string output = host_->ReadAll(process.stdout_stream());
+  std::string output = host_->ReadAll(process.stdout_stream());
   Call wait;
   wait.mutable_wait_process()->set_process_id(started);
   REQUIRE(CallAgent(*host_, wait).has_process_exit());

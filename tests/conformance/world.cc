@@ -89,7 +89,7 @@ std::string MakeCodeDisk(const std::string& folder) {
   std::minstd_rand random;
   for (char& byte : data) byte = static_cast<char>(random() >> 8);
   std::ofstream(folder + "/code/data") << data;
-  const std::string disk = folder + "/code.img";
+  std::string disk = folder + "/code.img";
   const std::string command =
       absl::StrCat("mkfs.erofs -T0 --all-root ", disk, " ", folder, "/code >/dev/null 2>&1");
   INFO(command);

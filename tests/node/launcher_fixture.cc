@@ -111,7 +111,8 @@ LauncherSession::LauncherSession(const std::string& path, uint32_t max_version)
 }
 
 void LauncherSession::Send(const launcher::v1::Frame& frame, std::vector<UniqueFd> fds) {
-  REQUIRE(socket_.BlockingSend(frame.SerializeAsString(), std::move(fds)).ok());
+  const absl::Status sent = socket_.BlockingSend(frame.SerializeAsString(), std::move(fds));
+  REQUIRE(sent.ok());
 }
 
 LauncherSession::Vmm LauncherSession::Spawn(uint32_t memory_mib) {

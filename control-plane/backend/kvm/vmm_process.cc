@@ -331,10 +331,13 @@ void VmmProcess::OnExit(std::function<void(const MachineExit&)> callback) {
   std::optional<MachineExit> end;
   {
     absl::MutexLock lock(&mutex_);
+    if (!end_.has_value()) {
+      on_exit_ = std::move(callback);
+      return;
+    }
     end = end_;
-    if (!end.has_value()) on_exit_ = std::move(callback);
   }
-  if (end.has_value()) callback(*end);
+  callback(*end);
 }
 
 void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
@@ -372,10 +375,10 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       }
     }
   }
-  Finish(std::move(exit));
+  Finish(exit);
 }
 
-void VmmProcess::Finish(MachineExit exit) {
+void VmmProcess::Finish(const MachineExit& exit) {
   std::function<void(const MachineExit&)> callback;
   {
     absl::MutexLock lock(&mutex_);

@@ -98,7 +98,7 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::Status EndedStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // On the loop's thread.
   void OnLauncherExited(const launcher::v1::Exited* exited) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Finish(MachineExit exit) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Finish(const MachineExit& exit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   EventLoop* const loop_;
   const std::shared_ptr<LauncherClient> launcher_;

@@ -71,7 +71,7 @@ absl::Status Domain::Save(const std::string& path) {
 
 absl::Status Domain::Destroy() {
   if (virDomainDestroy(domain_) == 0) return absl::OkStatus();
-  const absl::Status failed = LastError("destroying a domain");
+  absl::Status failed = LastError("destroying a domain");
   // It is not there any more, or not running.
   if (absl::IsNotFound(failed) || absl::IsFailedPrecondition(failed)) return absl::OkStatus();
   return failed;
