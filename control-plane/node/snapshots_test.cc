@@ -236,19 +236,18 @@ TEST_CASE(
   }
   SECTION("late, as on a busy host: the snapshot stays, and goes only after thirty in a row") {
     fixture.world->restore_error = absl::StatusCode::kDeadlineExceeded;
+    const auto start = [&] {
+      fixture.node().Drain(kVersion, false).IgnoreError();
+      return StartOf(fixture);
+    };
     const auto late = [&](int times) {
       fixture.world->failing_restores = times;
-      for (int i = 0; i < times; ++i) {
-        CHECK(StartOf(fixture) == hearth::v1::COLD);
-        fixture.node().Drain(kVersion, false).IgnoreError();
-      }
+      for (int i = 0; i < times; ++i) CHECK(start() == hearth::v1::COLD);
     };
     late(29);
     CHECK(fixture.node().SnapshotOf(kVersion) == snapshot);
-    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
-    fixture.node().Drain(kVersion, false).IgnoreError();
+    CHECK(start() == hearth::v1::RESTORED);
     late(30);
-    CHECK(StartOf(fixture) == hearth::v1::COLD);
     AwaitSnapshot(fixture, Snapshot::READY, snapshot);
   }
   SECTION("the backend refuses the snapshot: it is DAMAGED and made anew") {
