@@ -70,6 +70,10 @@ function(hearth_test name)
     set(ARG_LABELS unit)
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
+  if(HEARTH_SANITIZE STREQUAL "thread")
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT
+      "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp halt_on_error=1")
+  endif()
 endfunction()
 
 # hearth_fuzzer(NAME SRCS ... DEPS ...): a libFuzzer program, built only by the fuzz preset.
