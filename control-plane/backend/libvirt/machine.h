@@ -2,6 +2,7 @@
 // One hearth.vmm.v1 session: at most one domain.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -29,7 +30,8 @@ struct MachineContext {
   RunDirectory* files = nullptr;
   std::string uri;
   bool kvm = false;
-  bool vsock = false;  // The agents are reached over it.
+  uint32_t tsc_khz = 0;  // This processor's; of use without KVM.
+  bool vsock = false;    // The agents are reached over it.
   std::string build;
   std::function<void()> reap;  // Reaps QEMUs that have ended, and tells their machines.
   // Names of the domains that are there, or on their way in or out.

@@ -115,6 +115,9 @@ absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseCreate(
   // The last word on the transport is ours: there is one of the two devices.
   spec.command_line = absl::StrCat(
       request.command_line(), " hearth.transport=", context_->vsock ? "vsock" : "virtio-serial");
+  // QEMU without KVM shows the guest the host's own TSC, whose rate Linux measures by a timer, to
+  // do without the TSC when the host is too busy for it: the guest's clock would step by 10 ms.
+  if (!context_->kvm) absl::StrAppend(&spec.command_line, " tsc_early_khz=", context_->tsc_khz);
   if (context_->vsock) {
     ASSIGN_OR_RETURN(spec.vsock_cid, RandomContextId());
   }

@@ -22,6 +22,7 @@
 #include "absl/strings/str_split.h"
 #include "control-plane/backend/libvirt/cpu_commands.h"
 #include "control-plane/backend/libvirt/server.h"
+#include "control-plane/backend/libvirt/tsc_rate.h"
 #include "control-plane/backend/libvirt/vsock_listener.h"
 #include "control-plane/launcher/listener.h"
 #include "vmm/base/status.h"
@@ -246,6 +247,7 @@ absl::Status Run(const Options& options) {
   context.files = files.get();
   context.uri = uri;
   context.kvm = kvm;
+  context.tsc_khz = MeasureTscKhz();
   context.vsock = agents != nullptr;
   context.build = kVersion;
   server_options.log = Log;

@@ -91,6 +91,26 @@ def serves(world):
     return [f"host CPU of {len(hosts)} invocations: {min(hosts) / 1e6:.1f} to {max(hosts) / 1e6:.1f} ms"]
 
 
+@case("libvirt: a guest that boots on a busy host has the TSC for its clock", "libvirt")
+def clock(world):
+    with Hearth(world.programs) as hearth:
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
+        try:
+            hearth.deploy("clock")
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+        clocks = [hearth.json("invoke", "clock", "--data", '{"sleep": 1}') for _ in range(2)]
+        hosts = [int(one["usage"]["host"]["wallNs"]) / 1e9 for one in hearth.ledger("clock")]
+    for one, host in zip(clocks, hosts):
+        readings, slept = one["payload"]["readings"], one["payload"]["slept"]
+        # A clock of ticks stands still between them.
+        check(readings["different"] > readings["all"] * 0.9, f"readings of the clock: {readings}")
+        check(1 <= slept <= host * 1.01, f"the guest slept {slept} s in {host} s")
+    return [f"{readings['all']} readings, {readings['different']} different; {slept:.3f} s of sleep in {host:.3f} s"]
+
+
 @case("libvirt: kill -9 of QEMU under an invocation: the client is told the signal, and the next one works", "libvirt")
 def killed_busy(world):
     with Hearth(world.programs) as hearth:
