@@ -43,6 +43,11 @@ Snapshot AwaitSnapshot(NodeFixture& fixture, Snapshot::State state,
   }
 }
 
+// One that ends is listed until it has: its machine is gone before.
+void AwaitInstances(NodeFixture& fixture, size_t count) {
+  while (fixture.node().ListInstances().size() != count) std::this_thread::yield();
+}
+
 // A new snapshot serves before the one that it replaces is deleted.
 void AwaitOneStored(NodeFixture& fixture) {
   while (fixture.disk->size() != 1) std::this_thread::yield();
@@ -76,7 +81,7 @@ TEST_CASE(
   CHECK(fixture.world->booted == 1);
   CHECK(fixture.world->restored == 1);  // To record the working set.
   CHECK(fixture.disk->Recordings() == 1);
-  while (fixture.world->alive != 0) std::this_thread::yield();  // Neither is left to the pool.
+  AwaitInstances(fixture, 0);  // Neither is left to the pool.
 
   StringSink sink;
   const auto report = fixture.Invoke("payload", &sink);
@@ -150,7 +155,7 @@ TEST_CASE("snapshots: without clones one serves one instance at a time, and othe
   fixture.WithSnapshots();
   fixture.config.instances_ahead = 0;
   REQUIRE(Prepare(fixture).ok());
-  while (fixture.world->alive != 0) std::this_thread::yield();  // The snapshot's trial.
+  AwaitInstances(fixture, 0);  // The snapshot's trial.
   {
     const auto first = Reserve(fixture, hearth::v1::RESTORED);
     const auto second = Reserve(fixture, hearth::v1::COLD);
@@ -165,7 +170,7 @@ TEST_CASE("snapshots: without clones one serves one instance at a time, and othe
   fixture.node().Drain("", false).IgnoreError();
   fixture.world->failing_restores = 1;
   { const auto booted = Reserve(fixture, hearth::v1::COLD); }
-  while (fixture.node().ListInstances().size() != 1) std::this_thread::yield();
+  AwaitInstances(fixture, 1);
   const auto other = Reserve(fixture, hearth::v1::WARM);
   const auto restored = Reserve(fixture, hearth::v1::RESTORED);
 }
@@ -182,7 +187,7 @@ TEST_CASE(
       return instance.state() == hearth::v1::Instance::IDLE;
     });
   };
-  while (fixture.world->alive != 0) std::this_thread::yield();  // The snapshot's trial.
+  AwaitInstances(fixture, 0);  // The snapshot's trial.
   const auto first = Reserve(fixture, hearth::v1::RESTORED);
   CHECK(fixture.world->alive == 1);  // One alone needs none.
   const auto second = Reserve(fixture, hearth::v1::COLD);
