@@ -59,6 +59,56 @@ class Quickstart(ScriptsTest):
         self.assertIn('the stage "programs" failed', said)
         self.assertNotIn("[3/4]", said)
 
+class Test(ScriptsTest):
+    def test_a_check_that_fails_fails_its_stage_though_the_last_one_passes(self):
+        tree = self.tree("scripts/test")
+        tree.stub("scripts/check-format", "exit 1")
+        tree.stub("scripts/check-tidy")
+        code, said = tree.run("scripts/test", "style")
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, r"(?m)^style +FAILED")
+        self.assertIn("1 passed, 1 failed", said)
+
+    def test_a_misspelt_stage_is_told_before_anything_runs(self):
+        tree = self.tree("scripts/test")
+        tree.stub("scripts/check-format")
+        tree.stub("scripts/check-tidy")
+        code, said = tree.run("scripts/test", "style", "integratoin")
+        self.assertEqual(code, 2, said)
+        self.assertIn("no stage integratoin", said)
+        self.assertNotIn("== style", said)
+
+    def test_a_program_that_ends_badly_has_failed_though_it_counts_no_failure(self):
+        for full in ([], ["--full"]):
+            tree = self.tree("scripts/test")
+            tree.stub("tests/integration/run-in-testbed", "echo '3 passed, 0 failed, 0 skipped'", "exit 1")
+            code, said = tree.run("scripts/test", *full, "integration")
+            self.assertEqual(code, 1, said)
+            self.assertIn("ended with 1, though no case of it failed", said)
+
+
+class RunInTestbed(ScriptsTest):
+    def run_in_testbed(self, first, second):
+        """With two testbeds that say and do so."""
+        tree = self.tree("tests/integration/run-in-testbed")
+        tree.stub("guest-images/build", "echo images")
+        tree.stub("examples/fetch-photo", "echo photo")
+        tree.stub("tests/testbed/run", 'case "$*" in', f"*1/2) {first} ;;", f"*2/2) {second} ;;", "esac")
+        (tree.path / "build").mkdir()
+        return tree.run("tests/integration/run-in-testbed", "--build", tree.path / "build", "--testbed", "--jobs", "2")
+
+    def test_the_parts_are_added_up(self):
+        code, said = self.run_in_testbed("echo 3 passed, 0 failed, 1 skipped", "echo 2 passed, 0 failed, 0 skipped")
+        self.assertEqual(code, 0, said)
+        self.assertEqual(said.splitlines()[-1], "5 passed, 0 failed, 1 skipped")
+
+    def test_a_testbed_that_dies_is_a_failed_case(self):
+        good = "echo 3 passed, 0 failed, 0 skipped"
+        for parts in (("exit 124", good), (good, "exit 124"), (good, "exit 0")):
+            code, said = self.run_in_testbed(*parts)
+            self.assertEqual(code, 1, said)
+            self.assertEqual(said.splitlines()[-1], "3 passed, 1 failed, 0 skipped")
+
 
 if __name__ == "__main__":
     unittest.main()
