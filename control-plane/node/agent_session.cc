@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/agent_session_active.h"
-#include "control-plane/node/sanitize.h"
 #include "vmm/base/status.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
@@ -27,7 +27,7 @@ absl::Status StatusOf(const agent::v1::Error& error) {
   const bool known = error.code() > 0 && error.code() <= kLastCode;
   return absl::Status(
       known ? static_cast<absl::StatusCode>(error.code()) : absl::StatusCode::kUnknown,
-      absl::StrCat("the agent: ", SanitizeText(error.message(), kMaxErrorMessageBytes)));
+      absl::StrCat("the agent: ", wire::SanitizeText(error.message(), kMaxErrorMessageBytes)));
 }
 
 absl::string_view NameOf(const agent::v1::Call& call) {
@@ -219,7 +219,7 @@ std::string AgentSession::boot_id() const {
 void AgentSession::OnReady(const agent::v1::Hello& peer, uint32_t version) {
   mutex_.AssertHeld();
   (void)version;
-  boot_id_ = SanitizeText(peer.boot_id(), wire::kMaxHelloStringBytes);
+  boot_id_ = wire::SanitizeText(peer.boot_id(), wire::kMaxHelloStringBytes);
   changed_.SignalAll();
 }
 

@@ -7,8 +7,8 @@
 
 #include <array>
 
-#include "control-plane/node/sanitize.h"
 #include "vmm/base/status.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
@@ -52,7 +52,7 @@ void ConsoleTail::Remove() {
 
 std::string ConsoleTail::Text() const {
   absl::MutexLock lock(&mutex_);
-  return SanitizeText(tail_, kTailBytes);
+  return wire::SanitizeText(tail_, kTailBytes);
 }
 
 void ConsoleTail::Close() {

@@ -10,6 +10,7 @@
 #include "control-plane/node/names.h"
 #include "control-plane/node/sanitize.h"
 #include "vmm/base/status.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
@@ -125,7 +126,7 @@ absl::Status Instance::CallRestore(RestoreTimes* times) {
   times->hooks = absl::Nanoseconds(std::max<int64_t>(restored.hooks_ns(), 0));
   times->hooks = std::min(times->hooks, timeout);
   absl::MutexLock lock(&mutex_);
-  boot_id_ = SanitizeText(restored.boot_id(), wire::kMaxHelloStringBytes);
+  boot_id_ = wire::SanitizeText(restored.boot_id(), wire::kMaxHelloStringBytes);
   return absl::OkStatus();
 }
 

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/names.h"
-#include "control-plane/node/sanitize.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
@@ -76,7 +76,7 @@ hearth::v1::LogEntry LogRelay::Convert(const agent::v1::LogLine& line, absl::Tim
   if (known) entry.set_invocation(absl::StrCat(function_, "/invocations/", line.request_id()));
   entry.set_version(version_);
   entry.set_instance(instance_);
-  entry.set_text(SanitizeText(line.text(), kMaxTextBytes));
+  entry.set_text(wire::SanitizeText(line.text(), kMaxTextBytes));
   entry.set_truncated(line.truncated());
   entry.set_dropped(std::exchange(dropped_, 0));
   return entry;

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/sanitize.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
@@ -73,7 +74,7 @@ Verdict Judge(const InvocationEnd& end) {
   if (!session.reply->has_invocation_result()) {
     // That it refuses is no proof that user code did not start.
     return Lost(absl::StrCat("the agent refused the invocation: ",
-                             SanitizeText(session.reply->error().message(), 1024)));
+                             wire::SanitizeText(session.reply->error().message(), 1024)));
   }
   const agent::v1::InvocationResult& result = session.reply->invocation_result();
   Verdict verdict;

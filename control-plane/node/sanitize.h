@@ -2,7 +2,6 @@
 // What the agent says is hostile: made fit here before it reaches a message of the public API.
 #pragma once
 
-#include <cstddef>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -10,10 +9,6 @@
 #include "hearth/v1/resources.pb.h"
 
 namespace hearth::control {
-
-// At most `max_bytes` of `text` as valid UTF-8: what is not becomes U+FFFD, control characters but
-// tab and newline too; cut between characters.
-std::string SanitizeText(absl::string_view text, size_t max_bytes);
 
 // Bounded and sanitised copies.
 hearth::v1::FunctionError SanitizeError(const agent::v1::FunctionError& error);

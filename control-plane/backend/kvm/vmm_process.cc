@@ -16,9 +16,18 @@
 #include "vmm/base/status.h"
 #include "wire/handshake.h"
 #include "wire/limits.h"
+#include "wire/text.h"
 
 namespace hearth::control {
 namespace {
+
+// The loop serves every machine's VMM, and one that its guest has taken over may send without end:
+// what is read at once is bounded. At an end it is what a socket's buffer holds at most, for the
+// Exited event may come last: some 300 frames, each of which brings a descriptor.
+constexpr int kFramesPerTurn = 32;
+constexpr int kFramesAtEnd = 512;
+// Of a text of the VMM's, which may come to a client.
+constexpr size_t kMaxVmmTextBytes = 1024;
 
 MachineExit::Reason ReasonOf(vmm::v1::Exited::Reason reason) {
   switch (reason) {
@@ -38,7 +47,7 @@ absl::Status StatusOf(const vmm::v1::Error& error) {
   const bool known = error.code() > 0 && error.code() <= kLastCode;
   return absl::Status(
       known ? static_cast<absl::StatusCode>(error.code()) : absl::StatusCode::kUnknown,
-      absl::StrCat("the VMM: ", error.message()));
+      absl::StrCat("the VMM: ", wire::SanitizeText(error.message(), kMaxVmmTextBytes)));
 }
 
 }  // namespace
@@ -160,16 +169,26 @@ void VmmProcess::OnEvents(uint32_t events) {
     // When the peer is gone, what it sent before is still to be read.
     socket_.Flush().IgnoreError();
   }
-  ReadAll();
+  if (!ReadFrames(kFramesPerTurn) || reads_on_) return;
+  // No other edge need come for what is there already: it is read once the others had their turn.
+  reads_on_ = true;
+  loop_->Post([self = shared_from_this()] {
+    {
+      absl::MutexLock posted(&self->mutex_);
+      self->reads_on_ = false;
+    }
+    self->OnEvents(0);
+  });
 }
 
-void VmmProcess::ReadAll() {
-  while (channel_.ok()) {
+bool VmmProcess::ReadFrames(int at_most) {
+  for (int i = 0; i < at_most && channel_.ok(); ++i) {
     absl::StatusOr<std::optional<wire::FdFrame>> frame = socket_.TryReceive();
-    if (frame.ok() && !frame->has_value()) return;
+    if (frame.ok() && !frame->has_value()) return false;
     const absl::Status handled = frame.ok() ? Handle(**std::move(frame)) : frame.status();
     if (!handled.ok()) ChannelFailed(handled);
   }
+  return channel_.ok();
 }
 
 absl::Status VmmProcess::Handle(wire::FdFrame received) {
@@ -213,16 +232,22 @@ absl::Status VmmProcess::HandleCreated(const vmm::v1::MachineCreated& created,
 
 absl::Status VmmProcess::HandleEvent(const vmm::v1::Event& event, std::vector<UniqueFd> fds) {
   if (event.has_exited()) {
-    told_ = {ReasonOf(event.exited().reason()), event.exited().detail()};
+    if (told_.has_value()) return absl::InvalidArgumentError("it told of its end twice");
+    told_ = {ReasonOf(event.exited().reason()),
+             wire::SanitizeText(event.exited().detail(), kMaxVmmTextBytes)};
     return absl::OkStatus();
   }
-  if (!event.has_vsock_connection()) return absl::OkStatus();  // Of a later version.
+  // What later versions of the protocol have is sent in a session of such a version only.
+  if (!event.has_vsock_connection()) return absl::InvalidArgumentError("it sent an unknown event");
   const vmm::v1::VsockConnection& connection = event.vsock_connection();
   if (connection.fd() >= fds.size()) {
     return absl::InvalidArgumentError("it sent a connection without its descriptor");
   }
+  if (connection.port() != wire::kAgentHostPort) {
+    return absl::InvalidArgumentError("it sent a connection to a port that it was not given");
+  }
   // The agent dials once; whoever in the guest dials again is turned away.
-  if (connection.port() != wire::kAgentHostPort || agent_) return absl::OkStatus();
+  if (agent_) return absl::OkStatus();
   agent_ = std::move(fds[connection.fd()]);
   if (fcntl(agent_.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl(O_NONBLOCK)");
   changed_.SignalAll();
@@ -272,7 +297,7 @@ absl::StatusOr<vmm::v1::Response> VmmProcess::Call(Order order, absl::Time deadl
   if (end_.has_value() || !channel_.ok()) return EndedStatus();
   uint64_t id = 0;
   if (const absl::Status sent = SendOrder(std::move(order), &id); !sent.ok()) {
-    ReadAll();  // It may have told why it went.
+    ReadFrames(kFramesAtEnd);  // It may have told why it went.
     ChannelFailed(sent);
   }
   return Await(id, deadline);
@@ -306,7 +331,7 @@ absl::Time VmmProcess::greeted_at() const {
 
 void VmmProcess::Kill() {
   absl::MutexLock lock(&mutex_);
-  ReadAll();
+  ReadFrames(kFramesAtEnd);
   // One whose control socket has closed already ended by itself, and is to be told so.
   if (channel_.ok()) killed_ = true;
   if (launcher_id_ != 0 && !end_.has_value()) launcher_->Kill(launcher_id_);
@@ -344,7 +369,7 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
   MachineExit exit;
   {
     absl::MutexLock lock(&mutex_);
-    ReadAll();
+    ReadFrames(kFramesAtEnd);
     if (exited == nullptr) {
       // Nobody reaps it for us now, but its pidfd still tells. The VMM ends with its launcher, and
       // when its control socket closes.

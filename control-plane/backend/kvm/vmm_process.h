@@ -83,7 +83,8 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::Status Launch(uint32_t memory_mib, UniqueFd control, absl::Time deadline)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEvents(uint32_t events) ABSL_LOCKS_EXCLUDED(mutex_);
-  void ReadAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Handles what has come; true when it was as many and more may be there.
+  bool ReadFrames(int at_most) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Handle(wire::FdFrame frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status HandleCreated(const vmm::v1::MachineCreated& created, std::vector<UniqueFd> fds)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -108,7 +109,8 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
+  bool reads_on_ ABSL_GUARDED_BY(mutex_) = false;  // A turn that goes on with reading is posted.
+  absl::Status channel_ ABSL_GUARDED_BY(mutex_);   // Not OK: the control socket is of no more use.
   uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t create_ ABSL_GUARDED_BY(mutex_) = 0;  // The order whose answer tells a process, or 0.
   std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);
