@@ -72,6 +72,8 @@ TEST_CASE("saved devices: requests that wait are done, used ones are told of aga
   CHECK(restored.Read(0x60) == 1);
   CHECK(restored.interrupts() == 1);
   CHECK(restored.queue(0).TakeUsed().has_value());
+  CHECK_FALSE(restored.queue(0).TakeUsed().has_value());
+  restored.RunKicks();
   CHECK(restored.queue(0).TakeUsed().has_value());
 }
 

@@ -123,7 +123,7 @@ void MmioTransport::ResumeRestored() {
   if (state_.interrupt_status != 0 && wiring_.interrupt) wiring_.interrupt();
   for (size_t i = 0; i < queue_count_; ++i) {
     // Of a queue without chains the driver's next notification is already asked for, in memory.
-    if (queues_[i].Waiting() != 0) NotifyQueue(static_cast<uint16_t>(i));
+    if (queues_[i].Waiting() != 0) ScheduleQueue(static_cast<uint16_t>(i));
   }
 }
 

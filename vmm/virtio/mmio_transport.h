@@ -95,7 +95,8 @@ class MmioTransport : public BusDevice, private VirtioContext {
   // use then. Activates the device if its driver was running.
   absl::Status Restore(const MmioTransportState& saved);
   // After Restore() and whatever the device itself takes over: raises the interrupt that the driver
-  // has not acknowledged and works on the queues in which chains wait. The loop's thread.
+  // has not acknowledged, and has the loop see to the queues in which chains wait. Nothing of
+  // theirs is looked at here: a restore comes before the seccomp filter of who works on them.
   void ResumeRestored();
 
  private:

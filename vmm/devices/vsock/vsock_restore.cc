@@ -51,7 +51,7 @@ absl::Status Vsock::Restore(const VsockDeviceState& saved) {
   reset_ = saved.reset_unanswered ? VsockReset::kUnanswered : VsockReset::kOwed;
   reset_avail_ = saved.reset_avail;
   stale_packets_ = context_->queue(kVsockTransmitQueue).Waiting();
-  AdvanceReset();
+  context_->ScheduleQueue(kVsockEventQueue);  // There it goes on from here.
   return absl::OkStatus();
 }
 

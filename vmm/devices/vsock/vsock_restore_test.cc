@@ -63,6 +63,23 @@ TEST_CASE("vsock restore: the driver is told by a transport reset, once") {
   CHECK(copy->driver().guest_errors() == 0);
 }
 
+TEST_CASE("vsock restore: no ring is worked on before the loop runs") {
+  auto guest = GuestWithEventBuffers();
+  guest->Queue(Guest::Header(VsockOp::kRequest, 2000), 0);
+  auto copy = RestoreTransport(*guest);
+  REQUIRE(copy->device().Restore(guest->device().state()).ok());
+  copy->driver().transport().ResumeRestored();
+  const auto next_used = [&](uint16_t queue) {
+    return copy->driver().transport().state().queues[queue].next_used;
+  };
+  const auto before = guest->driver().transport().state();
+  for (uint16_t queue = 0; queue <= kVsockEventQueue; ++queue) {
+    CHECK(next_used(queue) == before.queues[queue].next_used);
+  }
+  copy->RunLoop();
+  CHECK(next_used(kVsockEventQueue) == before.queues[kVsockEventQueue].next_used + 1);
+}
+
 TEST_CASE("vsock restore: the machine that was saved keeps its connections") {
   auto guest = GuestWithEventBuffers();
   auto host = guest->Connect(2000);
