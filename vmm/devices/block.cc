@@ -92,6 +92,7 @@ void Block::ReadConfig(uint64_t offset, std::span<uint8_t> data) const {
 void Block::ProcessQueue(uint16_t index) {
   Virtqueue& queue = context_->queue(index);
   uint64_t turn_bytes = 0;
+  uint32_t turn_requests = 0;
   bool yielded = false;
   do {
     Virtqueue::PopResult result;
@@ -101,13 +102,14 @@ void Block::ProcessQueue(uint16_t index) {
         context_->FailDevice("block request without a header or a status byte");
         return;
       }
-      turn_bytes += request->data.size() + kSectorBytes;
+      turn_bytes +=
+          request->command == BlockCommand::kFlush ? kBlockFlushBytes : request->data.size();
       uint64_t written = 0;
       const BlockStatus status = Execute(*request, written);
       if (status == BlockStatus::kIoError) ++counters_.failed_requests;
       request->status.Store(0, static_cast<uint8_t>(status));
       queue.Push(chain_, static_cast<uint32_t>(written + 1));
-      yielded = turn_bytes >= kBlockTurnBytes;
+      yielded = turn_bytes >= kBlockTurnBytes || ++turn_requests == kBlockTurnRequests;
       if (yielded) break;
     }
     if (result == Virtqueue::PopResult::kBroken) {

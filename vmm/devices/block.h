@@ -21,8 +21,11 @@ inline constexpr uint32_t kBlockMaxSegments = kBlockQueueSize - 2;
 inline constexpr uint32_t kBlockMaxSegmentBytes = 64 * 1024;
 inline constexpr uint64_t kBlockMaxRequestBytes =
     uint64_t{kBlockMaxSegments} * kBlockMaxSegmentBytes;
-// After this much the loop's thread sees to others before the queue goes on.
+// After this much the loop's thread sees to others before the queue goes on. A flush, which waits
+// for the disk, counts as so many bytes.
 inline constexpr uint64_t kBlockTurnBytes = 16 * 1024 * 1024;
+inline constexpr uint64_t kBlockFlushBytes = 2 * 1024 * 1024;
+inline constexpr uint32_t kBlockTurnRequests = kBlockQueueSize / 2;
 
 struct BlockCounters {
   uint64_t read_bytes = 0;

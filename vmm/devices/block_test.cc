@@ -197,6 +197,32 @@ TEST_CASE("block: a full queue of requests is worked off with one interrupt") {
   CHECK(f.driver->interrupts() == before + 1);
 }
 
+// A driver that makes the same request available over and over, which costs a guest two writes.
+void OfferOverAndOver(Fixture& f, uint32_t type) {
+  const BlockRequestHeader header{.type = type, .reserved = 0, .sector = 0};
+  f.driver->memory().WriteValue(kHeader, header);
+  const std::array<VirtqueueFake::Buffer, 2> buffers = {
+      {{kHeader, sizeof(header), false}, {kStatus, 1, true}}};
+  int added = 0;
+  while (f.driver->queue(0).Add(buffers)) ++added;
+  REQUIRE(added == kBlockQueueSize / 2);
+  f.driver->queue(0).SetAvailIndex(kBlockQueueSize);  // The ring's second half is as it was: zeros.
+}
+
+TEST_CASE("block: a turn ends after so many requests, and a flush counts as many") {
+  Fixture f;
+  const auto [type, turn] =
+      GENERATE(std::pair<uint32_t, uint32_t>(UINT32_MAX, kBlockTurnRequests),
+               std::pair<uint32_t, uint32_t>(kFlush, kBlockTurnBytes / kBlockFlushBytes));
+  OfferOverAndOver(f, type);
+  f.driver->transport().NotifyQueue(0);
+  CHECK(f.driver->transport().state().queues[0].next_used == turn);
+  CHECK(f.driver->kicks() == 1);
+  f.driver->RunKicks();
+  CHECK(f.driver->transport().state().queues[0].next_used == kBlockQueueSize);
+  CHECK_FALSE(f.driver->needs_reset());
+}
+
 TEST_CASE("block: what is no disk, or not open for what is asked, is refused") {
   UniqueFd pipe_end;
   std::array<int, 2> pipe_fds;
