@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 
 #include "vmm/virtio/virtio_device.h"
 
@@ -34,14 +35,19 @@ class EchoDevice : public VirtioDevice {
     Virtqueue::PopResult result;
     while ((result = queue.Pop(chain_)) == Virtqueue::PopResult::kChain) {
       queue.Push(chain_, chain_.head());
+      if (after_push) after_push();
     }
-    if (result == Virtqueue::PopResult::kBroken) context_->FailDevice(queue.broken_reason());
+    if (result == Virtqueue::PopResult::kBroken) {
+      context_->FailDevice(queue.broken_reason());
+      return;
+    }
     context_->SignalUsed(index);
   }
 
   int activations = 0;
   int resets = 0;
   std::array<int, 2> processed{};
+  std::function<void()> after_push;  // What the driver does meanwhile.
 
  private:
   std::array<uint16_t, 2> sizes_ = {16, 8};

@@ -283,5 +283,24 @@ TEST_CASE("mmio restore: a ring that jumped is refused, but not of a device that
   CHECK(f.Restore().ok());
 }
 
+TEST_CASE(
+    "mmio restore: a device that failed after more chains than its queue's size is restored") {
+  Fixture f;
+  f.driver.Start();
+  // The driver posts another chain as soon as one is back, and at last a ring that jumps.
+  int chains = 0;
+  f.device.after_push = [&] {
+    REQUIRE(f.driver.queue(0).TakeUsed().has_value());
+    if (++chains < 20) return f.AddChain();
+    f.driver.queue(0).SetAvailIndex(1000);
+  };
+  f.AddChain();
+  f.driver.Notify(0);
+  REQUIRE(f.driver.needs_reset());
+  REQUIRE(chains == 20);
+  CHECK(f.driver.Read(0x60) == 3);  // It is told of what came back, and of the failure.
+  CHECK(f.Restore().ok());
+}
+
 }  // namespace
 }  // namespace hearth::vmm

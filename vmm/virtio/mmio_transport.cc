@@ -361,6 +361,8 @@ void MmioTransport::FailDevice(std::string_view reason) {
   ReportGuestError(reason);
   if (state_.needs_reset) return;
   state_.needs_reset = true;
+  // What was given back before is signalled with it: nobody comes to it any more.
+  for (size_t i = 0; i < queue_count_; ++i) SignalUsed(static_cast<uint16_t>(i));
   // 2.1.2: a driver that is running is told by a configuration change.
   if (state_.status == DriverStatus::kRunning) RaiseInterrupt(kInterruptConfig);
 }
