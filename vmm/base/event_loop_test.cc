@@ -135,5 +135,16 @@ TEST_CASE("token bucket: often asked, it still earns its rate") {
   CHECK(taken == 1000);
 }
 
+TEST_CASE("token bucket: asked at odd times, it loses nothing of what it earned between") {
+  TokenBucket bucket(64, 64);
+  bucket.TakeUpTo(64, 1);
+  uint64_t taken = 0;
+  for (uint64_t now_ns = 1; now_ns <= 10'000'000'001; now_ns += 30'000'000) {
+    taken += bucket.TakeUpTo(64, now_ns);
+  }
+  CHECK(taken >= 638);  // The last 10 ms have not earned yet.
+  CHECK(taken <= 640);
+}
+
 }  // namespace
 }  // namespace hearth

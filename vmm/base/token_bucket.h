@@ -14,8 +14,8 @@ inline uint64_t MonotonicNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-// Lets `per_second` units pass in the long run and at most `capacity` at once. Plain data; the
-// caller says what time it is, so tests need no clock. Starts full.
+// Lets `per_second` units pass in the long run and at most `capacity` at once; both fit 32 bits.
+// Plain data; the caller says what time it is, so tests need no clock. Starts full.
 class TokenBucket {
  public:
   TokenBucket(uint64_t capacity, uint64_t per_second)
@@ -44,8 +44,14 @@ class TokenBucket {
     const uint64_t elapsed_ms = std::min((now_ns - last_ns_) / 1'000'000, kMaxElapsedMs);
     const uint64_t earned = elapsed_ms * per_second_ / 1000;
     if (earned == 0) return;
-    tokens_ = earned >= capacity_ - tokens_ ? capacity_ : tokens_ + earned;
-    last_ns_ = now_ns;
+    if (earned >= capacity_ - tokens_) {
+      tokens_ = capacity_;
+      last_ns_ = now_ns;
+      return;
+    }
+    tokens_ += earned;
+    // Only the time that they took: what is left of it earns with what comes.
+    last_ns_ += earned * 1'000'000'000 / per_second_;
   }
 
   uint64_t capacity_;
