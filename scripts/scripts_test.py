@@ -110,5 +110,15 @@ class RunInTestbed(ScriptsTest):
             self.assertEqual(said.splitlines()[-1], "3 passed, 1 failed, 0 skipped")
 
 
+class RunTest(ScriptsTest):
+    def test_a_program_that_skips_and_passes_is_skipped_and_one_that_fails_has_failed(self):
+        tree = self.tree("cmake/run-test")
+        for wanted, *lines in [(0, "echo fine"), (77, "echo SKIPPED: needs root"), (1, "echo SKIPPED: needs root", "exit 1"),
+                               (1, "exit 77"), (137, "kill -KILL $$")]:
+            tree.stub("test/program", *lines)
+            code, said = tree.run("cmake/run-test", tree.path / "test/program")
+            self.assertEqual(code, wanted, lines)
+
+
 if __name__ == "__main__":
     unittest.main()

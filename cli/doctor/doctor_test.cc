@@ -58,7 +58,7 @@ TEST_CASE("doctor: a probe that cannot be run, or fails, is told") {
 
 TEST_CASE("doctor: this machine's own KVM is measured, when there is one") {
   if (access("/dev/kvm", R_OK | W_OK) != 0) {
-    WARN("skipped: there is no /dev/kvm here that this user may open");
+    WARN("SKIPPED: there is no /dev/kvm here that this user may open");
     return;
   }
   const json report = RunProbe(HEARTH_KVM_PROBE, "/dev/kvm");

@@ -14,7 +14,7 @@ namespace hearth::vmm::testing {
 
 inline UniqueFd OpenKvm() { return UniqueFd(open("/dev/kvm", O_RDWR | O_CLOEXEC)); }
 
-// False, with a line that ctest's SKIP_REGULAR_EXPRESSION finds, when this host has no KVM to use.
+// False, with a line that cmake/run-test finds, when this host has no KVM to use.
 inline bool HaveKvm(const char* test) {
   if (OpenKvm()) return true;
   std::printf("SKIPPED: %s: /dev/kvm: %s\n", test, std::strerror(errno));

@@ -77,7 +77,7 @@ void CheckRefused(const std::string& xml, const std::string& why) {
 TEST_CASE("host cpu: this machine's is described, without a daemon and without QEMU") {
   const auto cpu = DescribeHostCpu();
   if (absl::IsFailedPrecondition(cpu.status())) {
-    WARN("skipped: " << cpu.status().message());
+    WARN("SKIPPED: " << cpu.status().message());
     return;
   }
   INFO(cpu.status());
