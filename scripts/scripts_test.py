@@ -86,6 +86,19 @@ class Test(ScriptsTest):
             self.assertEqual(code, 1, said)
             self.assertIn("ended with 1, though no case of it failed", said)
 
+    def test_quickstart_is_run_in_a_fresh_clone_twice_and_in_the_testbed(self):
+        for ends, wanted in (("", ["", "", "--testbed"]), ("exit 1", [""])):
+            tree = self.tree("scripts/test")
+            runs = tree.path / "runs"
+            tree.stub("scripts/quickstart", f'echo "$1" >>{runs}', f'[ "$HEARTH_CACHE" != {tree.path}/cache ] || exit 1', ends)
+            git = ["git", "-C", tree.path, "-c", "user.name=t", "-c", "user.email=t"]
+            for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+                subprocess.run([*git, *command], check=True)
+            code, said = tree.run("scripts/test", "quickstart")
+            self.assertEqual(code, 1 if ends else 0, said)
+            self.assertEqual(runs.read_text().splitlines(), wanted)
+            self.assertFalse((tree.path / "build/quickstart-clone").exists())
+
 
 class RunInTestbed(ScriptsTest):
     def run_in_testbed(self, first, second):
