@@ -117,6 +117,47 @@ class RuntimeTest(unittest.TestCase):
         report = json.loads(self.one(r"def handler(e, c): raise ValueError('\udcff')")[2])
         self.assertEqual((report["errorType"], report["errorMessage"]), ("ValueError", "?"))
 
+    def after(self, source, payload=b"{}", headers=None):
+        """The post that a first event leads to, when the runtime served a second one after it."""
+        posts, _, stderr, _ = self.run_function(source, [(payload, headers or {}), (b"{}", {})])
+        self.assertEqual([post[0].split("/")[1] for post in posts], ["id-0", "id-1"], stderr)
+        return posts[0]
+
+    def test_an_exception_may_have_any_name(self):
+        for name in ("Ошибка", "Два\r\nX: y"):
+            _, headers, body = self.after(f"def handler(e, c): raise type({name!r}, (Exception,), {{}})('why')")
+            self.assertEqual(json.loads(body)["errorMessage"], "why")
+            self.assertRegex(headers["Lambda-Runtime-Function-Error-Type"], r"^Function\.[?X:y]+$")
+            self.assertNotIn("X", headers)
+
+    def test_an_exception_need_not_be_printable(self):
+        source = """
+            class Odd(Exception):
+                def __str__(self): raise self
+                __repr__ = __str__
+            def handler(event, context): raise %s
+        """
+        for raised, kind in (("Odd()", "Odd"), ("SystemExit(Odd())", "Runtime.ExitError")):
+            report = json.loads(self.after(source % raised)[2])
+            self.assertEqual(report["errorType"], kind)
+            self.assertIn("<Odd that has no text>", report["errorMessage"])
+
+    def test_a_content_type_that_no_header_can_have_is_an_error(self):
+        for kind in ("image/пнг", "a\r\nX: y"):
+            report = json.loads(self.after(f"def handler(e, c): return b'PNG', {kind!r}")[2])
+            self.assertEqual(report["errorType"], "Runtime.MarshalError")
+
+    def test_a_memoryview_of_any_layout_is_its_bytes(self):
+        body = self.after("import array\ndef handler(e, c): return memoryview(array.array('I', [1, 2, 3]))")[2]
+        self.assertEqual(body, b"\1\0\0\0\2\0\0\0\3\0\0\0")
+        _, headers, body = self.after("def handler(e, c): return memoryview(b'abcdef')[::2], 'text/plain'")
+        self.assertEqual((headers["Content-Type"], body), ("text/plain", b"ace"))
+
+    def test_a_trace_id_is_one_invocations(self):
+        source = "import os\ndef handler(e, c): return os.environ.get('_X_AMZN_TRACE_ID')"
+        posts, _, _, _ = self.run_function(source, [(b"1", {"Lambda-Runtime-Trace-Id": "Root=1"}), (b"1", {})])
+        self.assertEqual([json.loads(post[2]) for post in posts], ["Root=1", None])
+
     def test_a_pair_of_bytes_and_string_names_the_content_type(self):
         _, headers, body = self.one("def handler(event, context):\n return b'PNG', 'image/png'")
         self.assertEqual((headers["Content-Type"], body), ("image/png", b"PNG"))

@@ -128,7 +128,7 @@ class Api:
 
 def _header_type(report):
     """The category in the header: Runtime.X as it is, an exception's name as Function.X."""
-    name = report["errorType"]
+    name = "".join(c if " " < c < "\x7f" else "?" for c in report["errorType"])
     return name if name.startswith(("Runtime.", "Function.")) else f"Function.{name}"
 
 
@@ -156,6 +156,14 @@ class Context:
         return max(self._deadline_ms - int(time.time() * 1000), 0)
 
 
+def _text(convert, value):
+    """What str or repr makes of a value of the function's; its class may define them, and wrongly."""
+    try:
+        return convert(value)
+    except BaseException:
+        return f"<{type(value).__name__} that has no text>"
+
+
 def load_handler(name):
     """The function that `name`, "module.function" or "package/module.function", means."""
     module_name, dot, function_name = name.rpartition(".")
@@ -171,13 +179,13 @@ def load_handler(name):
         raise UserError("Runtime.UserCodeSyntaxError", f"syntax error in module {module_name!r}: {error.msg}",
                         [trace]) from None
     except ImportError as error:
-        raise UserError("Runtime.ImportModuleError", f"cannot import module {module_name!r}: {error}",
+        raise UserError("Runtime.ImportModuleError", f"cannot import module {module_name!r}: {_text(str, error)}",
                         _trace(error)) from None
     except SystemExit as error:
-        raise UserError("Runtime.ExitError", f"module {module_name!r} called sys.exit({error.code!r})",
+        raise UserError("Runtime.ExitError", f"module {module_name!r} called sys.exit({_text(repr, error.code)})",
                         _trace(error)) from None
     except BaseException as error:
-        raise UserError(type(error).__name__, str(error), _trace(error)) from None
+        raise UserError(type(error).__name__, _text(str, error), _trace(error)) from None
     handler = getattr(module, function_name, None)
     if handler is None:
         raise UserError("Runtime.HandlerNotFound", f"module {module_name!r} has no {function_name!r}")
@@ -214,15 +222,20 @@ def make_event(payload, content_type):
         raise UserError("Runtime.UnmarshalError", f"the payload is not the JSON that its content type says: {error}") from None
 
 
+def _octets(value):
+    """Its bytes: a memoryview's items may be larger, and need not lie side by side."""
+    return value.tobytes() if isinstance(value, memoryview) else value
+
+
 def make_response(result):
     """The body and content type of what a handler returned."""
     if isinstance(result, (bytes, bytearray, memoryview)):
-        return result, "application/octet-stream"
+        return _octets(result), "application/octet-stream"
     if (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], (bytes, bytearray, memoryview))
             and isinstance(result[1], str)):
-        if not result[1].isprintable():
+        if not (result[1].isascii() and result[1].isprintable()):
             raise UserError("Runtime.MarshalError", f"{result[1]!r} is no content type")
-        return result
+        return _octets(result[0]), result[1]
     try:
         text = json.dumps(result, ensure_ascii=False)
         try:
@@ -242,9 +255,10 @@ def run(handler, headers, payload):
     except UserError:
         raise
     except SystemExit as error:
-        raise UserError("Runtime.ExitError", f"the handler called sys.exit({error.code!r})", _trace(error)) from None
+        raise UserError("Runtime.ExitError", f"the handler called sys.exit({_text(repr, error.code)})",
+                        _trace(error)) from None
     except BaseException as error:
-        raise UserError(type(error).__name__, str(error), _trace(error)) from None
+        raise UserError(type(error).__name__, _text(str, error), _trace(error)) from None
 
 
 def _log(report):
@@ -271,7 +285,7 @@ def _hooks(api, path, error_type, run_hooks, *args):
     try:
         run_hooks(*args)
     except BaseException as error:
-        report = UserError(error_type, f"{type(error).__name__}: {error}", _trace(error)).report
+        report = UserError(error_type, f"{type(error).__name__}: {_text(str, error)}", _trace(error)).report
         _log(report)
         sys.stdout.flush()
         api.fail(path, report)
@@ -290,13 +304,15 @@ def serve(api, handler):
         trace_id = headers.get("lambda-runtime-trace-id")
         if trace_id:
             os.environ["_X_AMZN_TRACE_ID"] = trace_id
+        else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
         try:
             body, content_type = run(handler, headers, payload)
             payload = None
             sys.stdout.flush()
             if api.respond(request_id, body, content_type) == 413:
                 raise UserError("Function.ResponseSizeTooLarge",
-                                f"the response of {len(memoryview(body).cast('B'))} bytes is over the limit")
+                                f"the response of {len(body)} bytes is over the limit")
         except UserError as error:
             _log(error.report)
             sys.stdout.flush()
