@@ -5,6 +5,8 @@ apt resolves against an empty status file, so that the answer does not depend on
 has installed. Nothing of a package is ever run: files are downloaded, checked and unpacked.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -126,18 +128,27 @@ def _lists_state(folders):
     return state
 
 
+@contextlib.contextmanager
+def _locked(folder):
+    """The folder of packages is shared by all builds of this user; one at a time changes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def resolve_once(roots, leave_out, folder, apt_folders=("/etc/apt", "/var/lib/apt/lists")):
     """resolve, remembered in `folder` for as long as apt's lists and settings stay as they are."""
     key = json.dumps([sorted(roots), sorted(leave_out), _lists_state(apt_folders)])
     path = Path(folder) / f"resolved-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    try:
-        return [Package(**entry) for entry in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        packages = resolve(roots, leave_out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([asdict(package) for package in packages]))
-    partial.rename(path)
+    with _locked(path.parent):
+        try:
+            return [Package(**entry) for entry in json.loads(path.read_text())]
+        except (OSError, ValueError, TypeError):
+            packages = resolve(roots, leave_out)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps([asdict(package) for package in packages]))
+        partial.rename(path)
     return packages
 
 
@@ -156,7 +167,13 @@ def missing(packages, folder):
 def download(packages, folder):
     """Makes sure that each package's file is in `folder` and is what apt's signed lists say."""
     folder = Path(folder)
-    (folder / "partial").mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _download(packages, folder)
+    return [folder / package.file for package in packages]
+
+
+def _download(packages, folder):
+    (folder / "partial").mkdir(exist_ok=True)
     needed = missing(packages, folder)
     for package in needed:
         (folder / package.file).unlink(missing_ok=True)
@@ -170,4 +187,3 @@ def download(packages, folder):
             raise ImageError(f"downloading packages failed:\n{done.stderr.strip()}\nIs there a network? Else: apt-get update")
     for package in missing(needed, folder):
         raise ImageError(f"{package.file} was downloaded, but is not what apt's lists say; run apt-get update")
-    return [folder / package.file for package in packages]

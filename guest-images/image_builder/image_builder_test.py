@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by ctest (images_unit), or: python3 -m unittest image_builder.image_builder_test in guest-images."""
 
+import fcntl
+import hashlib
 import io
 import json
 import os
@@ -56,11 +58,42 @@ class Remembered(Temporary):
                 self.assertEqual((packages[0].name, resolve.call_count), ("a", calls))
 
 
+class Shared(Temporary):
+    """Two builds at once share the folder of packages."""
+
+    def assert_locked(self):
+        with (self.folder / "lock").open("w") as lock:
+            with self.assertRaises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def assert_free(self):
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_apts_answer_is_found_and_kept_by_one_build_at_a_time(self):
+        def resolve(*_):
+            self.assert_locked()
+            return [apt.Package("a", "1", "a_1_all.deb")]
+        with unittest.mock.patch.object(apt, "resolve", resolve):
+            apt.resolve_once(["a"], [], self.folder, [])
+        self.assert_free()
+
+    def test_packages_are_downloaded_by_one_build_at_a_time(self):
+        package = apt.Package("a", "1", "a_1_all.deb", sha256=hashlib.sha256(b"deb").hexdigest())
+        def run(*_, cwd, **__):
+            self.assert_locked()
+            (cwd / package.file).write_bytes(b"deb")
+            return subprocess.CompletedProcess([], 0, "", "")
+        with unittest.mock.patch.object(apt.subprocess, "run", run):
+            self.assertEqual(apt.download([package], self.folder), [self.folder / package.file])
+        self.assert_free()
+
+
 class Tree(Temporary):
     def make_deb(self, members):
         """A package as dpkg-deb reads it, with these members in its file system."""
         control, data = self.folder / "control", self.folder / "data.tar"
-        (control / "DEBIAN").mkdir(parents=True)
+        (control / "DEBIAN").mkdir(parents=True, exist_ok=True)
         (control / "DEBIAN/control").write_text("Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
         with tarfile.open(data, "w") as archive:
             for name, kind, value in members:
@@ -93,6 +126,26 @@ class Tree(Temporary):
     def test_a_path_that_climbs_out_is_refused(self):
         with self.assertRaises(ImageError):
             tree.unpack(self.make_deb([("./../etc/shadow", tarfile.REGTYPE, b"x")]), self.folder / "root", tree.Pruner([]))
+
+    def test_nothing_is_written_or_read_through_a_link_of_another_package(self):
+        outside, root, pruner = self.folder / "outside", self.folder / "root", tree.Pruner([])
+        outside.mkdir()
+        (outside / "secret").write_text("host's")
+        tree.unpack(self.make_deb([("./etc", tarfile.DIRTYPE, None), ("./etc/x", tarfile.SYMTYPE, str(outside)),
+                                   ("./etc/f", tarfile.SYMTYPE, str(outside / "secret"))]), root, pruner)
+        for members in ([("./etc/x/f", tarfile.REGTYPE, b"f")], [("./etc/x/y", tarfile.DIRTYPE, None)],
+                        [("./etc/x/y", tarfile.SYMTYPE, "z")], [("./etc/hard", tarfile.LNKTYPE, "./etc/x/secret")]):
+            with self.subTest(members), self.assertRaisesRegex(ImageError, "behind a link: etc/x"):
+                tree.unpack(self.make_deb(members), root, pruner)
+        for write in (lambda: tree.copy_in(tree.__file__, root, "/etc/x/f"), lambda: tree.link(root, "/etc/x/f", "y"),
+                      lambda: tree.make_folder(root, "/etc/x/f"), lambda: tree.make_folder(root, "/etc/x")):
+            with self.assertRaises(ImageError):
+                write()
+        # A file in a link's place is the file from now on, and a folder leaves it as it is.
+        tree.unpack(self.make_deb([("./etc/x", tarfile.DIRTYPE, None), ("./etc/f", tarfile.REGTYPE, b"new")]), root, pruner)
+        self.assertTrue((root / "etc/x").is_symlink())
+        self.assertFalse((root / "etc/f").is_symlink())
+        self.assertEqual([(path.name, path.read_text()) for path in outside.iterdir()], [("secret", "host's")])
 
     def test_a_device_in_a_package_is_refused(self):
         with self.assertRaises(ImageError):

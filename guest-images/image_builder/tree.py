@@ -25,6 +25,24 @@ def normalise(name):
     return "/".join(parts)
 
 
+def place(root, path):
+    """Where a normalised path is below `root`. It may name a link, but not lie behind one: a link of a package
+    means another place here than in the guest, perhaps one of this machine's own."""
+    found = Path(root)
+    for part in PurePosixPath(path).parts:
+        if found.is_symlink():
+            raise ImageError(f"{path} lies behind a link: {found.relative_to(root)} -> {os.readlink(found)}")
+        found /= part
+    return found
+
+
+def _make_place(root, name):
+    """place() of a path that need not be normalised, in a folder that exists from now on."""
+    found = place(root, normalise(name))
+    found.parent.mkdir(parents=True, exist_ok=True)
+    return found
+
+
 class Pruner:
     """Which paths are left out: the last pattern that matches decides, "!" in front keeps."""
 
@@ -52,23 +70,23 @@ def unpack(deb, root, pruner):
             for member in archive:
                 path = normalise(member.name)
                 if path and not pruner.drops(path):
-                    _extract(archive, member, path, Path(root))
+                    _extract(archive, member, _make_place(root, path), root)
     if process.returncode != 0:
         raise ImageError(f"dpkg-deb cannot read {deb}")
 
 
-def _extract(archive, member, path, root):
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _extract(archive, member, target, root):
     if member.isdir():
-        target.mkdir(exist_ok=True)
+        # Another package's link to a folder stays, as for dpkg.
+        if not target.is_symlink():
+            target.mkdir(exist_ok=True)
         return
     if target.is_symlink() or target.exists():
         target.unlink()
     if member.issym():
         target.symlink_to(member.linkname)
     elif member.islnk():
-        os.link(root / normalise(member.linkname), target)
+        os.link(place(root, normalise(member.linkname)), target, follow_symlinks=False)
     elif member.isfile():
         with archive.extractfile(member) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file)
@@ -87,32 +105,32 @@ def finish_merge(root):
 
 def copy_in(source, root, destination, mode=None):
     """A file or a folder of ours, without its tests; what is executable by its owner is so by all."""
-    source, target = Path(source), Path(root) / normalise(destination)
+    source, target = Path(source), normalise(destination)
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     if not files:
         raise ImageError(f"{source} is missing or empty")
     for file in files:
-        place = target if file is source else target / file.relative_to(source)
-        if "__pycache__" in place.parts or place.name.endswith("_test.py"):
+        if "__pycache__" in file.parts or file.name.endswith("_test.py"):
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        shutil.copyfile(file, place)
-        place.chmod(mode if mode is not None else 0o755 if file.stat().st_mode & 0o100 else 0o644)
+        copy = _make_place(root, target if file is source else f"{target}/{file.relative_to(source)}")
+        copy.unlink(missing_ok=True)
+        shutil.copyfile(file, copy)
+        copy.chmod(mode if mode is not None else 0o755 if file.stat().st_mode & 0o100 else 0o644)
 
 
 def link(root, path, target):
-    place = Path(root) / normalise(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink() or place.exists():
-        place.unlink()
-    place.symlink_to(target)
+    made = _make_place(root, path)
+    if made.is_symlink() or made.exists():
+        made.unlink()
+    made.symlink_to(target)
 
 
 def make_folder(root, path, mode=0o755):
-    place = Path(root) / normalise(path)
-    place.mkdir(parents=True, exist_ok=True)
-    place.chmod(mode)
+    folder = _make_place(root, path)
+    if folder.is_symlink():
+        raise ImageError(f"{path} is to be a folder, and is a link to {os.readlink(folder)}")
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
 
 
 def write_library_cache(root):
@@ -121,7 +139,7 @@ def write_library_cache(root):
     if done.returncode != 0:
         raise ImageError(f"ldconfig failed: {done.stderr.strip()}")
     # Holds inode numbers and times of this machine.
-    shutil.rmtree(Path(root) / "var/cache/ldconfig", ignore_errors=True)
+    shutil.rmtree(place(root, "var/cache/ldconfig"), ignore_errors=True)
 
 
 def compile_python(root, interpreter, folders):
@@ -130,7 +148,7 @@ def compile_python(root, interpreter, folders):
     if not Path(interpreter).exists():
         raise ImageError(f"{interpreter} is missing; install the package {Path(interpreter).name}")
     command = [interpreter, "-m", "compileall", "-q", "-j1", "--invalidation-mode", "unchecked-hash",
-               "-s", str(root), "-p", "/", *[str(root / normalise(folder)) for folder in folders]]
+               "-s", str(root), "-p", "/", *[str(place(root, normalise(folder))) for folder in folders]]
     # The order of set constants in byte code hangs on the hash seed.
     environment = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, env=environment, cwd="/", text=True, capture_output=True)
