@@ -111,6 +111,9 @@ int HttpServer::OnHeadersComplete(http_parser* parser) {
   request.method = http_method_str(static_cast<http_method>(parser->method));
   request.chunked = (parser->flags & F_CHUNKED) != 0;
   if ((parser->flags & F_CONTENTLENGTH) != 0) request.content_length = parser->content_length;
+  // An offer to speak another protocol, as Java's client makes for HTTP/2 with each request, may be
+  // ignored (RFC 9110, 7.8).
+  if (parser->method != HTTP_CONNECT) parser->upgrade = 0;
   connection->keep_alive_ = http_should_keep_alive(parser) != 0;
   connection->phase_ = HttpConnection::Phase::kBody;
   connection->server_->handler_->OnHeaders(connection);

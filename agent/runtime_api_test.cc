@@ -362,6 +362,24 @@ TEST_CASE("http: requests that come together are answered in turn") {
   REQUIRE(f.recorder.response == "one");
 }
 
+TEST_CASE("http: a request that offers another protocol is answered as one that does not") {
+  Fixture f;
+  // As Java's HttpClient sends each one by default.
+  const std::string offer =
+      "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n";
+  Client client = f.Connect();
+  client.Send(absl::StrCat("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n", offer, "\r\n"));
+  REQUIRE_FALSE(client.HasAnswer());
+  f.Offer("id-1");
+  REQUIRE(Is(client.Answer(), 200, "id-1"));
+  const std::string post = Post("invocation/id-1/response", "answer", offer);
+  client.Send(post.substr(0, post.size() - 6));
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(Is(client.Exchange("answer"), 202, "OK"));
+  REQUIRE(f.recorder.response == "answer");
+  REQUIRE(absl::StartsWith(f.Connect().Exchange("CONNECT x:1 HTTP/1.1\r\n\r\n"), "HTTP/1.1 4"));
+}
+
 TEST_CASE("http: connections over the limit wait until one closes") {
   Fixture f;
   std::vector<std::unique_ptr<Client>> clients;
