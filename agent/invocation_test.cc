@@ -231,6 +231,9 @@ while true; do
   elif [[ $event == long ]]; then
     head -c 7000000 /dev/zero | curl -sS "$api/$id/response" --data-binary @- >&2
     curl -sS "$api/$id/error" -d '{"errorMessage":"too long","errorType":"Mine"}'
+  elif [[ $event == heedless ]]; then
+    echo run
+    head -c 7000000 /dev/zero | curl -sS -o /dev/null "$api/$id/response" --data-binary @-
   else
     wrong=$(curl -sS -o /dev/null -w '%{http_code}' "$api/wrong/response" -d x)
     curl -sS "$api/$id/response" -d "echo $event $wrong"
@@ -257,7 +260,12 @@ TEST_CASE("runtime api: a bootstrap of a few lines of shell works unchanged") {
   const Invoked long_one = function.Invoke("id-4", "long");
   REQUIRE(long_one.result.error().type() == "Mine");
   REQUIRE(function.host().Logs("id-4").find("RequestEntityTooLarge") != std::string::npos);
-  REQUIRE(function.Invoke("id-5", "still here").response == "echo still here 400");
+  const Invoked heedless = function.Invoke("id-5", "heedless");
+  REQUIRE(heedless.result.outcome() == agent::v1::OUTCOME_FUNCTION_ERROR);
+  REQUIRE(heedless.result.error().type() == "Function.ResponseSizeTooLarge");
+  REQUIRE(heedless.result.reusable());
+  REQUIRE(function.host().Logs("id-5") == "run\n");
+  REQUIRE(function.Invoke("id-6", "still here").response == "echo still here 400");
 }
 
 TEST_CASE("runtime api: a busy invocation is charged, the idle one after it is not") {

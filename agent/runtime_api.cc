@@ -161,10 +161,6 @@ void RuntimeApi::BeginResponse(HttpConnection* connection) {
     return Refuse(connection, 400, "InvalidFunctionResponseMode",
                   "the only response mode that can be asked for is streaming");
   }
-  if (mode.empty() && request.content_length.value_or(0) > max_response_bytes_) {
-    return Refuse(connection, 413, "RequestEntityTooLarge",
-                  absl::StrCat("a response may have ", max_response_bytes_, " bytes"));
-  }
   if (!Advance(RuntimeEvent::kResponseBegin)) {
     return Refuse(connection, 403, "InvalidStateTransition",
                   absl::StrCat("no response is expected in state ", RuntimePhaseName(phase_)));
@@ -172,6 +168,9 @@ void RuntimeApi::BeginResponse(HttpConnection* connection) {
   responder_ = connection;
   streaming_ = !mode.empty();
   body_.clear();
+  if (!streaming_ && request.content_length.value_or(0) > max_response_bytes_) {
+    return RefuseTooLong(connection);
+  }
   if (streaming_) delegate_->OnResponseBegin(request.Header("content-type"));
 }
 
@@ -185,14 +184,26 @@ void RuntimeApi::OnBody(HttpConnection* connection, absl::string_view data) {
   }
   if (connection != responder_) return;
   if (streaming_) return delegate_->OnResponseData(data);
-  if (body_.size() + data.size() > max_response_bytes_) {
-    responder_ = nullptr;
-    body_ = std::string();
-    Advance(RuntimeEvent::kResponseCut);
-    return Refuse(connection, 413, "RequestEntityTooLarge",
-                  absl::StrCat("a response may have ", max_response_bytes_, " bytes"));
-  }
+  if (body_.size() + data.size() > max_response_bytes_) return RefuseTooLong(connection);
   body_.append(data.data(), data.size());
+}
+
+// As Lambda has it: the event is not served again, for what the handler did would be done twice. A
+// runtime may still say what came of it; when it asks for the next instead, this is what did.
+void RuntimeApi::RefuseResponse(const char* type, std::string message) {
+  responder_ = nullptr;
+  body_ = std::string();
+  invocation_.payload.reset();
+  Advance(RuntimeEvent::kResponseRefused);
+  refusal_.set_type(type);
+  refusal_.set_message(std::move(message));
+}
+
+void RuntimeApi::RefuseTooLong(HttpConnection* connection) {
+  RefuseResponse("Function.ResponseSizeTooLarge",
+                 absl::StrCat("the response is over the limit of ", max_response_bytes_, " bytes"));
+  Refuse(connection, 413, "RequestEntityTooLarge",
+         absl::StrCat("a response may have ", max_response_bytes_, " bytes"));
 }
 
 void RuntimeApi::OnMessageEnd(HttpConnection* connection) {
@@ -246,6 +257,7 @@ void RuntimeApi::FinishError(HttpConnection* connection, Route route) {
 }
 
 void RuntimeApi::HandleNext(HttpConnection* connection) {
+  if (phase_ == RuntimePhase::kRefused) delegate_->OnInvocationError(refusal_);
   if (!Advance(RuntimeEvent::kNext)) {
     return Refuse(
         connection, 403, "InvalidStateTransition",
@@ -305,12 +317,10 @@ void RuntimeApi::OnClosed(HttpConnection* connection) {
   error_bodies_.erase(connection);
   if (connection == waiter_) waiter_ = nullptr;
   if (connection != responder_) return;
-  responder_ = nullptr;
-  body_ = std::string();
   if (!streaming_) {
-    Advance(RuntimeEvent::kResponseCut);
-    return;
+    return RefuseResponse("Runtime.TruncatedResponse", "the runtime's response was cut short");
   }
+  responder_ = nullptr;
   // Part of it is on its way to the caller already.
   Advance(RuntimeEvent::kResponseEnd);
   FunctionError error;

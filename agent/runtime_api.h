@@ -112,6 +112,8 @@ class RuntimeApi : public HttpHandler {
   void WaitWith(HttpConnection* connection);
   void BeginResponse(HttpConnection* connection);
   void FinishResponse(HttpConnection* connection);
+  void RefuseResponse(const char* type, std::string message);
+  void RefuseTooLong(HttpConnection* connection);
   void FinishError(HttpConnection* connection, Route route);
   void ServeInvocation(HttpConnection* connection);
   bool IsCurrent(HttpConnection* connection, const Target& target);
@@ -127,7 +129,8 @@ class RuntimeApi : public HttpHandler {
   std::string environment_;              // What the restore brought.
   HttpConnection* responder_ = nullptr;  // Is sending the response.
   bool streaming_ = false;
-  std::string body_;  // Of the responder, when it is not streaming.
+  std::string body_;                  // Of the responder, when it is not streaming.
+  agent::v1::FunctionError refusal_;  // In kRefused: what the invocation ends with, if it is left.
   std::map<HttpConnection*, std::string> error_bodies_;
 };
 

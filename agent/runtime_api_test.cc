@@ -239,6 +239,43 @@ TEST_CASE("runtime api: a response over the limit is refused, however its length
   REQUIRE(f.recorder.response.size() == 100);
 }
 
+TEST_CASE("runtime api: an event whose response was too long is not served again") {
+  Fixture f;
+  for (const bool chunked : {false, true}) {
+    Client client = f.Invoked("id-1");
+    const std::string body(7 * 1024 * 1024, 'x');
+    const std::string request =
+        chunked ? absl::StrCat(
+                      "POST /2018-06-01/runtime/invocation/id-1/response HTTP/1.1\r\n"
+                      "Transfer-Encoding: chunked\r\n\r\n700000\r\n",
+                      body, "\r\n0\r\n\r\n")
+                : Post("invocation/id-1/response", body);
+    REQUIRE(Is(client.Exchange(request), 413, "RequestEntityTooLarge"));
+    REQUIRE(f.api->phase() == RuntimePhase::kRefused);
+    REQUIRE_FALSE(f.recorder.invocation_error.has_value());
+    client.Send(Fixture::kNext);
+    REQUIRE_FALSE(client.HasAnswer());
+    REQUIRE(f.api->phase() == RuntimePhase::kIdle);
+    REQUIRE(f.recorder.invocation_error->type() == "Function.ResponseSizeTooLarge");
+    f.recorder.invocation_error.reset();
+  }
+  REQUIRE(f.recorder.idle == 4);
+}
+
+TEST_CASE("runtime api: after a refused response a runtime may still say what came of it") {
+  Fixture f;
+  f.api->RuntimeExited();
+  f.api->RuntimeStarted(100);
+  Client client = f.Invoked("id-1");
+  REQUIRE(Is(client.Exchange(Post("invocation/id-1/response", std::string(101, 'x'))), 413, ""));
+  REQUIRE(
+      Is(client.Exchange(Post("invocation/id-1/error", "{\"errorType\":\"Mine\"}")), 202, "OK"));
+  REQUIRE(f.recorder.invocation_error->type() == "Mine");
+  client.Send(Fixture::kNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  REQUIRE(f.recorder.invocation_error->type() == "Mine");
+}
+
 TEST_CASE("runtime api: six megabytes pass, with 100-continue") {
   Fixture f;
   Client client = f.Invoked("id-1");
@@ -265,6 +302,23 @@ TEST_CASE("runtime api: a response that is cut short is 400 and can be sent agai
   REQUIRE(f.recorder.begins == 0);
   REQUIRE(Is(other.Exchange(request), 202, "OK"));
   REQUIRE(f.recorder.response == "whole answer");
+}
+
+TEST_CASE("runtime api: an event whose response was cut short is not served again") {
+  Fixture f;
+  Client client = f.Invoked("id-1");
+  client.Send(
+      "POST /2018-06-01/runtime/invocation/id-1/response HTTP/1.1\r\n"
+      "Content-Length: 100\r\n\r\nhalf");
+  REQUIRE_FALSE(client.HasAnswer());
+  client.Close();
+  Client other = f.Connect();
+  other.Send(Fixture::kNext);
+  REQUIRE_FALSE(other.HasAnswer());
+  REQUIRE(f.recorder.invocation_error->type() == "Runtime.TruncatedResponse");
+  REQUIRE(f.recorder.begins == 0);
+  f.Offer("id-2");
+  REQUIRE(absl::EndsWith(other.Answer(), "payload"));
 }
 
 TEST_CASE("runtime api: a streamed response arrives as it comes, its trailers say that it failed") {

@@ -44,7 +44,12 @@ std::optional<RuntimePhase> NextPhase(RuntimePhase phase, RuntimeEvent event) {
       break;
     case Phase::kResponding:
       if (event == Event::kResponseEnd) return Phase::kResponded;
-      if (event == Event::kResponseCut) return Phase::kInvoking;
+      if (event == Event::kResponseRefused) return Phase::kRefused;
+      break;
+    case Phase::kRefused:
+      if (event == Event::kNext) return Phase::kIdle;
+      if (event == Event::kResponseBegin) return Phase::kResponding;
+      if (event == Event::kError) return Phase::kResponded;
       break;
     case Phase::kResponded:
       if (event == Event::kNext) return Phase::kIdle;
@@ -73,6 +78,8 @@ const char* RuntimePhaseName(RuntimePhase phase) {
       return "Invoking";
     case RuntimePhase::kResponding:
       return "Responding";
+    case RuntimePhase::kRefused:
+      return "Refused";
     case RuntimePhase::kResponded:
       return "Responded";
     case RuntimePhase::kFailed:

@@ -15,21 +15,22 @@ enum class RuntimePhase {
   kRestoring,     // Was told to go on; its after-restore hooks run.
   kInvoking,      // Has one and has not answered.
   kResponding,    // Is sending its answer.
+  kRefused,       // Its answer was refused: cut short, or too long.
   kResponded,     // Has answered and has not asked for the next.
   kFailed,        // Reported that its initialisation or a hook failed.
 };
 
 enum class RuntimeEvent {
   kStart,
-  kNext,           // GET /runtime/invocation/next
-  kInitError,      // POST /runtime/init/error
-  kRestoreNext,    // GET /runtime/restore/next
-  kRestoreError,   // POST /runtime/restore/error
-  kPrepare,        // The host's PrepareSnapshot, for a runtime that has hooks.
-  kRestore,        // The host's RestoreInstance, or an invocation without a snapshot.
-  kInvoke,         // The host's invocation.
-  kResponseBegin,  // POST .../response, its headers.
-  kResponseCut,    // It ended early and can be sent again.
+  kNext,             // GET /runtime/invocation/next
+  kInitError,        // POST /runtime/init/error
+  kRestoreNext,      // GET /runtime/restore/next
+  kRestoreError,     // POST /runtime/restore/error
+  kPrepare,          // The host's PrepareSnapshot, for a runtime that has hooks.
+  kRestore,          // The host's RestoreInstance, or an invocation without a snapshot.
+  kInvoke,           // The host's invocation.
+  kResponseBegin,    // POST .../response, its headers.
+  kResponseRefused,  // It ended early, or is too long; nothing of it has left for the host.
   kResponseEnd,
   kError,  // POST .../error
   kExit,   // The process has ended.
