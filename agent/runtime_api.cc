@@ -211,7 +211,7 @@ void RuntimeApi::OnMessageEnd(HttpConnection* connection) {
   const Target target = TargetOf(connection->request());
   if (target.route == Route::kNext) return HandleNext(connection);
   if (target.route == Route::kRestoreNext) return HandleRestoreNext(connection);
-  if (error_bodies_.count(connection) > 0) return FinishError(connection, target.route);
+  if (error_bodies_.count(connection) > 0) return FinishError(connection, target);
   Refuse(connection, 403, "InvalidStateTransition", "the invocation has ended meanwhile");
 }
 
@@ -239,12 +239,14 @@ void RuntimeApi::FinishResponse(HttpConnection* connection) {
   delegate_->OnResponseEnd(&error);
 }
 
-void RuntimeApi::FinishError(HttpConnection* connection, Route route) {
+void RuntimeApi::FinishError(HttpConnection* connection, const Target& target) {
   const std::string body = std::exchange(error_bodies_[connection], std::string());
   error_bodies_.erase(connection);
-  const RuntimeEvent event = route == Route::kInitError      ? RuntimeEvent::kInitError
-                             : route == Route::kRestoreError ? RuntimeEvent::kRestoreError
-                                                             : RuntimeEvent::kError;
+  // Another invocation may have begun while it was on its way.
+  if (target.route == Route::kError && !IsCurrent(connection, target)) return;
+  const RuntimeEvent event = target.route == Route::kInitError      ? RuntimeEvent::kInitError
+                             : target.route == Route::kRestoreError ? RuntimeEvent::kRestoreError
+                                                                    : RuntimeEvent::kError;
   if (!Advance(event)) {
     return Refuse(connection, 403, "InvalidStateTransition",
                   absl::StrCat("no error is expected in state ", RuntimePhaseName(phase_)));

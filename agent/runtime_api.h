@@ -114,7 +114,7 @@ class RuntimeApi : public HttpHandler {
   void FinishResponse(HttpConnection* connection);
   void RefuseResponse(const char* type, std::string message);
   void RefuseTooLong(HttpConnection* connection);
-  void FinishError(HttpConnection* connection, Route route);
+  void FinishError(HttpConnection* connection, const Target& target);
   void ServeInvocation(HttpConnection* connection);
   bool IsCurrent(HttpConnection* connection, const Target& target);
 

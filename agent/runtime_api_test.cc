@@ -276,6 +276,24 @@ TEST_CASE("runtime api: after a refused response a runtime may still say what ca
   REQUIRE(f.recorder.invocation_error->type() == "Mine");
 }
 
+TEST_CASE("runtime api: a slow error for an invocation that is over is not the next one's") {
+  Fixture f;
+  Client slow = f.Connect();
+  Client client = f.Invoked("id-1");
+  const std::string error = Post("invocation/id-1/error", "{\"errorType\":\"Late\"}");
+  slow.Send(error.substr(0, error.size() - 3));
+  REQUIRE_FALSE(slow.HasAnswer());
+  REQUIRE(Is(client.Exchange(Post("invocation/id-1/response", "x")), 202, "OK"));
+  client.Send(Fixture::kNext);
+  REQUIRE_FALSE(client.HasAnswer());
+  f.Offer("id-2");
+  client.Answer();
+  REQUIRE(Is(slow.Exchange(error.substr(error.size() - 3)), 400, "InvalidRequestID"));
+  REQUIRE_FALSE(f.recorder.invocation_error.has_value());
+  REQUIRE(f.api->phase() == RuntimePhase::kInvoking);
+  REQUIRE(Is(client.Exchange(Post("invocation/id-2/response", "y")), 202, "OK"));
+}
+
 TEST_CASE("runtime api: six megabytes pass, with 100-continue") {
   Fixture f;
   Client client = f.Invoked("id-1");
