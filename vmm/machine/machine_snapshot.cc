@@ -67,8 +67,10 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Restore(RestoreConfig config, 
   const auto vcpu_count = static_cast<uint32_t>(saved.vcpus.size());
   ASSIGN_OR_RETURN(Cpuid offered, system.SupportedCpuid());
   x86_64::AdaptCpuid(offered, system.HasExtension(KVM_CAP_TSC_DEADLINE_TIMER), vcpu_count);
-  for (const SavedVcpuState& vcpu : saved.vcpus) {
-    RETURN_IF_ERROR(x86_64::CheckCpuidFits(vcpu.cpuid, offered));
+  for (uint32_t id = 0; id < vcpu_count; ++id) {
+    RETURN_IF_ERROR(x86_64::CheckCpuidFits(saved.vcpus[id].cpuid, offered));
+    RETURN_IF_ERROR(x86_64::CheckCpuidAdapted(saved.vcpus[id].cpuid, id, vcpu_count));
+    RETURN_IF_ERROR(x86_64::CheckMsrs(saved.vcpus[id].vcpu.msrs));
   }
   if (config.pager.has_value()) return RestorePaged(config, std::move(options));
   if (config.state.holes.empty()) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "vmm/arch/x86_64/cpu.h"
+#include "vmm/arch/x86_64/msrs.h"
 #include "vmm/snapshot/saved_state.h"
 
 namespace {
@@ -50,6 +51,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!state.ok()) return 0;
   for (const auto& vcpu : state->vcpus) {
     hearth::vmm::x86_64::CheckCpuidFits(vcpu.cpuid, state->vcpus[0].cpuid).IgnoreError();
+    hearth::vmm::x86_64::CheckCpuidAdapted(vcpu.cpuid, 0, 1).IgnoreError();
+    hearth::vmm::x86_64::CheckMsrs(vcpu.vcpu.msrs).IgnoreError();
   }
   // What was accepted is written as something that is accepted again.
   if (!hearth::vmm::ParseMachineState(SerializeMachineState(*state)).ok()) __builtin_trap();

@@ -25,6 +25,11 @@ void SetCpuidApicId(std::vector<kvm_cpuid_entry2>& entries, uint32_t id);
 absl::Status CheckCpuidFits(const std::vector<kvm_cpuid_entry2>& saved,
                             const std::vector<kvm_cpuid_entry2>& offered);
 
+// Whether `saved` can be what AdaptCpuid() and SetCpuidApicId() made for vCPU `id`: whoever wrote
+// the state shows the guest nothing that they take away. INVALID_ARGUMENT names the leaf.
+absl::Status CheckCpuidAdapted(const std::vector<kvm_cpuid_entry2>& saved, uint32_t id,
+                               uint32_t vcpu_count);
+
 // Puts a fresh vCPU at a PVH entry point: 32-bit protected mode without paging, flat segments,
 // interrupts off, EBX = the address of hvm_start_info (Xen's PVH boot ABI).
 absl::Status SetPvhEntry(Vcpu& vcpu, uint32_t entry, uint32_t start_info_address);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 
 #include "absl/strings/str_format.h"
@@ -44,12 +45,35 @@ constexpr FeatureWord kFeatureWords[] = {
     {0x80000021, 0, kEax, "EAX"},
 };
 
+// As KVM looks for it: an entry without the flag is that of every index of its function.
 const kvm_cpuid_entry2* Find(const std::vector<kvm_cpuid_entry2>& entries, uint32_t function,
                              uint32_t index) {
   for (const kvm_cpuid_entry2& entry : entries) {
-    if (entry.function == function && entry.index == index) return &entry;
+    if (entry.function != function) continue;
+    if ((entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) == 0 || entry.index == index) return &entry;
   }
   return nullptr;
+}
+
+bool SameRegisters(const kvm_cpuid_entry2& a, const kvm_cpuid_entry2& b) {
+  return a.function == b.function && a.eax == b.eax && a.ebx == b.ebx && a.ecx == b.ecx &&
+         a.edx == b.edx;
+}
+
+// Whether the entries are such that all of KVM's ways to look for one come to the same: a function
+// begins with its index 0, and has more than one entry only if all say that their index matters.
+absl::Status CheckUnambiguous(const std::vector<kvm_cpuid_entry2>& entries) {
+  for (const kvm_cpuid_entry2& entry : entries) {
+    const auto first = std::find_if(
+        entries.begin(), entries.end(),
+        [&](const kvm_cpuid_entry2& other) { return other.function == entry.function; });
+    const bool indexed = (first->flags & entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0;
+    if (first->index != 0 || (&*first != &entry && (!indexed || entry.index == 0))) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "the saved CPUID's entries of leaf 0x%x contradict each other", entry.function));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -75,6 +99,22 @@ absl::Status CheckCpuidFits(const std::vector<kvm_cpuid_entry2>& saved,
           "%s, bits 0x%08x",
           feature.function, feature.index, feature.name, missing));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCpuidAdapted(const std::vector<kvm_cpuid_entry2>& saved, uint32_t id,
+                               uint32_t vcpu_count) {
+  RETURN_IF_ERROR(CheckUnambiguous(saved));
+  std::vector<kvm_cpuid_entry2> adapted = saved;
+  // Whether the host has the deadline timer is for CheckCpuidFits() to judge.
+  AdaptCpuid(adapted, /*tsc_deadline=*/false, vcpu_count);
+  SetCpuidApicId(adapted, id);
+  for (size_t i = 0; i < saved.size(); ++i) {
+    if (i < adapted.size() && SameRegisters(adapted[i], saved[i])) continue;
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the saved CPUID leaf 0x%x.%d of vCPU %d is none that this VMM shows",
+                        saved[i].function, saved[i].index, id));
   }
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "vmm/arch/x86_64/cpu.h"
+#include "vmm/arch/x86_64/msrs.h"
 
 namespace hearth::vmm::x86_64 {
 namespace {
@@ -14,6 +15,9 @@ std::vector<kvm_cpuid_entry2> Host() {
     entry.function = function;
     entry.eax = entry.ebx = entry.ecx = entry.edx = 0xf0f0f0f0;
     if (function == 4) entry.eax = 0x63;  // A unified cache of level 3.
+    if (function == 4 || function == 7 || function == 0xb) {
+      entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    }
     if (!entries.empty() && entries.back().function == function) entry.index = 1;
     entries.push_back(entry);
   }
@@ -82,6 +86,71 @@ TEST_CASE("cpuid: a host that lacks a feature is refused with the leaf's name") 
   status = CheckCpuidFits(saved, offered);
   CHECK_THAT(std::string(status.message()), Catch::Contains("vendor"));
   CHECK_FALSE(CheckCpuidFits({}, offered).ok());
+}
+
+// What vCPU 1 of two is shown, changed.
+absl::Status CheckAdapted(void (*change)(std::vector<kvm_cpuid_entry2>&)) {
+  auto saved = Host();
+  AdaptCpuid(saved, true, 2);
+  SetCpuidApicId(saved, 1);
+  change(saved);
+  return CheckCpuidAdapted(saved, 1, 2);
+}
+
+TEST_CASE("cpuid: a saved machine is shown what this VMM shows, and nothing it takes away") {
+  using Entries = std::vector<kvm_cpuid_entry2>;
+  CHECK(CheckAdapted([](Entries&) {}).ok());
+  CHECK(CheckAdapted([](Entries& e) { At(e, 0x1).ecx |= 1u << 27; }).ok());  // OSXSAVE.
+  const auto refused = [](const char* leaf, void (*change)(Entries&)) {
+    const absl::Status status = CheckAdapted(change);
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK_THAT(std::string(status.message()), Catch::Contains(leaf));
+  };
+  refused("leaf 0x1.0", [](Entries& e) { At(e, 0x1).ecx |= 1u << 5; });   // VMX.
+  refused("leaf 0x1.0", [](Entries& e) { At(e, 0x1).ebx ^= 1u << 24; });  // Another's APIC id.
+  refused("leaf 0xb.1", [](Entries& e) { At(e, 0xb, 1).ebx = 200; });
+  refused("leaf 0xa.0", [](Entries& e) { e.push_back({.function = 0xa, .eax = 2}); });
+  refused("leaf 0x40000003.0", [](Entries& e) {
+    e.insert(e.begin(), {.function = 0x40000003, .eax = ~0u});  // Hyper-V's.
+  });
+  refused("leaf 0x40000003.0", [](Entries& e) { e.push_back({.function = 0x40000003}); });
+}
+
+TEST_CASE("cpuid: a leaf that KVM would find another way than the check is refused") {
+  using Entries = std::vector<kvm_cpuid_entry2>;
+  const auto contradictory = [](void (*change)(Entries&)) {
+    const absl::Status status = CheckAdapted(change);
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK_THAT(std::string(status.message()), Catch::Contains("contradict"));
+  };
+  // KVM takes the first of a function whatever its index, unless the entry says that it matters.
+  contradictory([](Entries& e) { At(e, 0x1).index = 5; });
+  contradictory([](Entries& e) { e.push_back(At(e, 0x1)); });
+  contradictory([](Entries& e) {
+    e.push_back(At(e, 0x1));
+    e.back().index = 1;
+    e.back().flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+  });
+  contradictory([](Entries& e) { At(e, 0xb, 1).flags = 0; });
+  contradictory([](Entries& e) { e.push_back(At(e, 0x7)); });
+}
+
+TEST_CASE("cpuid: a leaf without indices is one of features at every index") {
+  auto saved = Host();
+  const auto offered = Host();
+  At(saved, 0x7).flags = 0;  // KVM answers with it for 7.1 and 7.2 too, which the host lacks.
+  CHECK_THAT(std::string(CheckCpuidFits(saved, offered).message()), Catch::Contains("leaf 0x7.1"));
+}
+
+TEST_CASE("msrs: a saved machine has none that saving leaves out") {
+  const kvm_msr_entry good[] = {{0x10, 0, 1}, {0xc0000080, 0, 0x500}, {0x4b564d01, 0, 1}};
+  CHECK(CheckMsrs(good).ok());
+  for (const uint32_t index : {0xc1u, 0x480u, 0x40000000u, 0xc0010117u}) {
+    const kvm_msr_entry bad[] = {good[0], {index, 0, 0}};
+    const absl::Status status = CheckMsrs(bad);
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK_THAT(std::string(status.message()), Catch::Contains("MSR 0x"));
+  }
 }
 
 }  // namespace

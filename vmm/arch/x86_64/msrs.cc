@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_format.h"
+
 namespace hearth::vmm::x86_64 {
 namespace {
 
@@ -59,6 +61,16 @@ std::vector<uint32_t> MsrsToSave(const std::vector<uint32_t>& kernel_list) {
   std::sort(result.begin(), result.end());
   result.erase(std::unique(result.begin(), result.end()), result.end());
   return result;
+}
+
+absl::Status CheckMsrs(std::span<const kvm_msr_entry> saved) {
+  for (const kvm_msr_entry& msr : saved) {
+    if (IsLeftOut(msr.index)) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a saved vCPU has MSR 0x%x, which no guest of ours has", msr.index));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace hearth::vmm::x86_64
