@@ -108,6 +108,18 @@ TEST_CASE("machine: a paused guest is resumed for an orderly stop") {
   }
 }
 
+TEST_CASE("machine: a guest is told that it was paused, also by an orderly stop") {
+  REQUIRE_KVM();
+  TestMachine machine(KernelOf(PauseNoticingCode()));
+  REQUIRE(machine->Start().ok());
+  const uint32_t before = machine.Counter();
+  REQUIRE(machine.AwaitChange(kCounterAddress, before));
+  REQUIRE(machine->Pause().ok());
+  const bool stops = GENERATE(false, true);
+  REQUIRE((stops ? machine->StopOrderly(60'000) : machine->Resume()).ok());
+  CHECK(machine.AwaitExit().reason == ExitReason::kGuestReset);
+}
+
 TEST_CASE("machine: statistics can be read at any moment") {
   REQUIRE_KVM();
   TestMachine machine(KernelOf(CountingCode()));

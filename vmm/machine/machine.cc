@@ -163,20 +163,21 @@ absl::Status Machine::Pause() {
 
 absl::Status Machine::Resume() {
   RETURN_IF_ERROR(Move(MachineEvent::kResume));
-  for (const auto& thread : vcpu_threads_) thread->vcpu().NotifyPaused();
   ResumeVcpus();
   return absl::OkStatus();
 }
 
 void Machine::ResumeVcpus() {
+  for (const auto& thread : vcpu_threads_) thread->vcpu().NotifyPaused();
   for (const auto& thread : vcpu_threads_) thread->Resume();
 }
 
 absl::Status Machine::StopOrderly(uint32_t timeout_ms) {
   if (state_ == MachineState::kCreated || timeout_ms == 0) return StopForced();
+  const bool paused = state_ == MachineState::kPaused;
   RETURN_IF_ERROR(Move(MachineEvent::kStopOrderly));
   stop_timer_->Arm(uint64_t{timeout_ms} * 1'000'000);
-  ResumeVcpus();
+  if (paused) ResumeVcpus();
   return absl::OkStatus();
 }
 

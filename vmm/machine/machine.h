@@ -121,6 +121,7 @@ class Machine {
   absl::Status RestoreState(const SavedMachineState& saved, std::vector<Vcpu>& vcpus);
   absl::Status StartThreads(std::vector<Vcpu> vcpus);
   absl::Status Move(MachineEvent event);
+  // Of vCPUs that are not in the guest; KVM would wait for one that is.
   void ResumeVcpus();
   // Ends the machine: the vCPUs are stopped, `exited` will be called from the loop.
   void End(ExitOutcome outcome);

@@ -57,6 +57,19 @@ tiny_halt_end:
 tiny_triple_fault:
     ud2
 tiny_triple_fault_end:
+
+tiny_pause_noticing:            # kvm-clock's page; its flags' bit 1 says that the guest was paused.
+    mov $0x4b564d01, %ecx
+    mov $0x201001, %eax
+    xor %edx, %edx
+    wrmsr
+1:  incl 0x200000
+    testb $2, 0x20101d
+    jz 1b
+    mov $0xfe, %al
+    out %al, $0x64
+    hlt
+tiny_pause_noticing_end:
     .code64
     .popsection
 )");
@@ -68,6 +81,7 @@ extern const char tiny_counting[], tiny_counting_end[];
 extern const char tiny_spinning[], tiny_spinning_end[];
 extern const char tiny_halt[], tiny_halt_end[];
 extern const char tiny_triple_fault[], tiny_triple_fault_end[];
+extern const char tiny_pause_noticing[], tiny_pause_noticing_end[];
 }
 
 namespace hearth::vmm::testing {
@@ -149,6 +163,7 @@ std::string CountingCode() { return {tiny_counting, tiny_counting_end}; }
 std::string SpinningCode() { return {tiny_spinning, tiny_spinning_end}; }
 std::string HaltCode() { return {tiny_halt, tiny_halt_end}; }
 std::string TripleFaultCode() { return {tiny_triple_fault, tiny_triple_fault_end}; }
+std::string PauseNoticingCode() { return {tiny_pause_noticing, tiny_pause_noticing_end}; }
 
 std::string KernelOf(std::string code) { return MakeKernel({{kCodeAddress, std::move(code)}}); }
 

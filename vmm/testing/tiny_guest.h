@@ -42,6 +42,8 @@ std::string SpinningCode();
 std::string HaltCode();
 // Runs into an undefined instruction without an interrupt table.
 std::string TripleFaultCode();
+// SpinningCode() that uses kvm-clock, and resets the machine once that tells it that it was paused.
+std::string PauseNoticingCode();
 
 // MakeKernel of one such code.
 std::string KernelOf(std::string code);
