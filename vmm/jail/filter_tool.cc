@@ -88,21 +88,22 @@ void AllowCommon(Filter& filter) {
   filter.Allow({SCMP_SYS(clock_gettime)});
   filter.Allow({SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask)});
   filter.Allow({SCMP_SYS(exit), SCMP_SYS(exit_group)});
-  // Device state moves on any thread: a driver's reset closes a vsock's sockets, a register write
-  // signals an eventfd, the console is written and its flush timer set.
-  filter.Allow({SCMP_SYS(write), SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(timerfd_settime)});
-  filter.Allow({SCMP_SYS(epoll_ctl)});
+  // An eventfd wakes the loop, or another thread.
+  filter.Allow({SCMP_SYS(write)});
 }
+
+// Guests write to the serial port: the console is given up when nobody reads it, and its flush
+// timer set.
+void AllowConsole(Filter& filter) { filter.Allow({SCMP_SYS(close), SCMP_SYS(timerfd_settime)}); }
 
 void PrintMain() {
   Filter filter;
   AllowCommon(filter);
-  filter.Allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(read)});
+  AllowConsole(filter);
+  filter.Allow({SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(read)});
   // The control socket and the host ends of vsock connections.
-  filter.Allow({SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto)});
+  filter.Allow({SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(shutdown)});
   filter.AllowIf(SCMP_SYS(socketpair), {ArgumentIs(0, AF_UNIX)});
-  filter.AllowIf(SCMP_SYS(fcntl), {ArgumentIs(1, F_GETFL)});
-  filter.AllowIf(SCMP_SYS(fcntl), {ArgumentIs(1, F_SETFL)});
   // Is a descriptor that the controller passed a stream socket?
   filter.Allow({SCMP_SYS(getsockopt)});
   // Disks.
@@ -133,6 +134,7 @@ void PrintMain() {
 void PrintVcpu() {
   Filter filter;
   AllowCommon(filter);
+  AllowConsole(filter);
   filter.AllowIf(SCMP_SYS(ioctl), {ArgumentIs(1, KVM_RUN)});
   // For the report of an instruction that KVM cannot emulate.
   filter.AllowIf(SCMP_SYS(ioctl), {ArgumentIs(1, KVM_GET_REGS)});

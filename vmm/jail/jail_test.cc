@@ -5,10 +5,12 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,6 +88,41 @@ TEST_CASE("jail: each kind of thread has what only it needs") {
   };
   CHECK(Survives(ThreadKind::kMain, make_pair));
   CHECK(Killed(ThreadKind::kVcpu, make_pair));
+}
+
+TEST_CASE("jail: only the loop's thread watches descriptors and ends connections") {
+  if (!Available()) return;
+  const auto watch = [] { epoll_ctl(-1, EPOLL_CTL_ADD, -1, nullptr); };
+  const auto end = [] { shutdown(-1, SHUT_RDWR); };
+  for (void (*const act)() : {+watch, +end}) {
+    CHECK(Survives(ThreadKind::kMain, act));
+    CHECK(Killed(ThreadKind::kVcpu, act));
+    CHECK(Killed(ThreadKind::kPagerWatch, act));
+  }
+}
+
+TEST_CASE("jail: only who runs a guest or serves it closes its console and sets a timer for it") {
+  if (!Available()) return;
+  const auto set_timer = [] { timerfd_settime(-1, 0, nullptr, nullptr); };
+  const auto give_up = [] { close(-1); };
+  for (void (*const act)() : {+set_timer, +give_up}) {
+    CHECK(Survives(ThreadKind::kMain, act));
+    CHECK(Survives(ThreadKind::kVcpu, act));
+    CHECK(Killed(ThreadKind::kPagerWatch, act));
+  }
+}
+
+TEST_CASE("jail: what needs no message header, and a descriptor's flags, are nobody's") {
+  if (!Available()) return;
+  for (const ThreadKind kind : kEach) {
+    CHECK(Killed(kind, [] {
+      char byte = 0;
+      [[maybe_unused]] const ssize_t count = recv(-1, &byte, 1, 0);
+    }));
+    CHECK(Killed(kind, [] { [[maybe_unused]] const ssize_t count = send(-1, "", 1, 0); }));
+    CHECK(Killed(kind, [] { fcntl(0, F_GETFL); }));
+    CHECK(Killed(kind, [] { fcntl(0, F_SETFL, O_NONBLOCK); }));
+  }
 }
 
 TEST_CASE("jail: only the thread that watches a pager waits for it and wakes who waits for pages") {
