@@ -4,12 +4,14 @@
 #include <sys/ioctl.h>
 
 #include <cerrno>
+#include <ctime>
 #include <memory>
 
 namespace hearth::vmm {
 namespace {
 
-constexpr int kCreateVmTries = 5;
+constexpr int kCreateVmTries = 8;
+constexpr long kFirstPauseNs = 10'000;  // Doubled each time: 2.5 ms in all.
 // KVM answers with about 40 entries today; its own limit is 256 (KVM_MAX_CPUID_ENTRIES).
 constexpr size_t kMaxCpuidEntries = 256;
 // It answers with about 200 indices today.
@@ -58,6 +60,10 @@ absl::StatusOr<Vm> System::CreateVm() const {
     const int fd = ioctl(kvm_.get(), KVM_CREATE_VM, 0);
     if (fd >= 0) return Vm(UniqueFd(fd), run_bytes_);
     if (errno != EINTR || attempt == kCreateVmTries) return ErrnoStatus("KVM_CREATE_VM");
+    // Some kernels say so of a fork of theirs that did not get through; at once again it may not
+    // either.
+    const timespec pause{.tv_sec = 0, .tv_nsec = kFirstPauseNs << attempt};
+    nanosleep(&pause, nullptr);
   }
 }
 
