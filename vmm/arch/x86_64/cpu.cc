@@ -52,6 +52,23 @@ void AdaptCache(kvm_cpuid_entry2& entry, uint32_t vcpu_count) {
   if (level > 2) entry.eax |= (Bit(CoreBits(vcpu_count)) - 1) << 14;
 }
 
+// AMX: its state is a guest's only when the process asked for it (ARCH_REQ_XCOMP_GUEST_PERM), and
+// what KVM reports without differs from kernel to kernel.
+constexpr uint32_t kTileConfig = 17, kTileData = 18;  // XCR0's bits, and leaf 0xd's indices.
+
+void HideTiles(kvm_cpuid_entry2& entry) {
+  if (entry.function == 0x7 && entry.index == 0) entry.edx &= ~(Bit(22) | Bit(24) | Bit(25));
+  if (entry.function == 0x7 && entry.index == 1) {
+    entry.eax &= ~Bit(21);
+    entry.edx &= ~Bit(8);
+  }
+  if (entry.function == 0xd && entry.index == 0) entry.eax &= ~(Bit(kTileConfig) | Bit(kTileData));
+  if (entry.function == 0xd && entry.index == 1) entry.eax &= ~Bit(4);  // XFD is for nothing else.
+  if (entry.function == 0xd && (entry.index == kTileConfig || entry.index == kTileData)) {
+    entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+  }
+}
+
 }  // namespace
 
 void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline, uint32_t vcpu_count) {
@@ -64,9 +81,16 @@ void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline, uint3
         AdaptCache(entry, vcpu_count);
         if ((entry.eax & 0x1f) != 0) entry.eax |= (Bit(CoreBits(vcpu_count)) - 1) << 26;
         break;
-      case 0x6:  // Thermal and power: nothing.
-      case 0xa:  // Performance counters: nothing.
+      case 0x6:         // Thermal and power: nothing.
+      case 0xa:         // Performance counters: nothing,
+      case 0x80000022:  // AMD's either.
+      case 0x1d:        // AMX's tiles: nothing.
+      case 0x1e:
         entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+        break;
+      case 0x7:
+      case 0xd:
+        HideTiles(entry);
         break;
       case 0xb:
       case 0x1f:

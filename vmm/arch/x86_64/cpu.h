@@ -11,7 +11,7 @@ namespace hearth::vmm::x86_64 {
 
 // Turns what the host supports into what the guest is shown: one package of `vcpu_count` cores with
 // one thread each, under a hypervisor, without what we do not offer (nested virtualisation,
-// performance counters) and with only those KVM paravirtual features that our machine serves.
+// performance counters, AMX) and with only those KVM paravirtual features that our machine serves.
 // `tsc_deadline`: the in-kernel LAPIC has the TSC deadline timer, which KVM_GET_SUPPORTED_CPUID
 // does not report. The result is that of vCPU 0.
 void AdaptCpuid(std::vector<kvm_cpuid_entry2>& entries, bool tsc_deadline, uint32_t vcpu_count);

@@ -32,6 +32,7 @@ constexpr FeatureWord kFeatureWords[] = {
     {0x7, 0, kEcx, "ECX", Bit(4)},  // OSPKE follows CR4.
     {0x7, 0, kEdx, "EDX"},
     {0x7, 1, kEax, "EAX"},
+    {0x7, 1, kEdx, "EDX"},
     {0x7, 2, kEdx, "EDX"},
     {0xd, 0, kEax, "EAX"},  // What XCR0 may hold.
     {0xd, 0, kEdx, "EDX"},

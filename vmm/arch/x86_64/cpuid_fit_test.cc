@@ -63,6 +63,34 @@ TEST_CASE("cpuid: three vCPUs take two bits of the APIC id") {
   CHECK(At(entries, 0xb, 1).ebx == 3);
 }
 
+TEST_CASE("cpuid: AMX is hidden wherever it shows") {
+  struct {
+    uint32_t function, index;
+  } constexpr kLeaves[] = {{0x7, 0},  {0x7, 1},  {0xd, 0},  {0xd, 1}, {0xd, 2},
+                           {0xd, 17}, {0xd, 18}, {0x1d, 1}, {0x1e, 0}};
+  std::vector<kvm_cpuid_entry2> entries;
+  for (const auto& [function, index] : kLeaves) {
+    entries.push_back({.function = function,
+                       .index = index,
+                       .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+                       .eax = ~0u,
+                       .ebx = ~0u,
+                       .ecx = ~0u,
+                       .edx = ~0u});
+  }
+  AdaptCpuid(entries, true, 1);
+  CHECK(At(entries, 0x7, 0).edx == ~(1u << 22 | 1u << 24 | 1u << 25));
+  CHECK(At(entries, 0x7, 1).eax == ~(1u << 21));
+  CHECK(At(entries, 0x7, 1).edx == ~(1u << 8));
+  CHECK(At(entries, 0xd, 0).eax == ~(1u << 17 | 1u << 18));
+  CHECK(At(entries, 0xd, 1).eax == ~(1u << 4));
+  CHECK(At(entries, 0xd, 2).eax == ~0u);  // AVX's state stays.
+  CHECK(At(entries, 0xd, 17).eax == 0);
+  CHECK(At(entries, 0xd, 18).ebx == 0);
+  CHECK(At(entries, 0x1d, 1).eax == 0);
+  CHECK(At(entries, 0x1e).ebx == 0);
+}
+
 TEST_CASE("cpuid: a saved machine fits a host that has all it was shown, whatever its topology") {
   auto saved = Host();
   auto offered = Host();
