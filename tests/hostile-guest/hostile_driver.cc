@@ -44,22 +44,22 @@ HostileDriver& HostileDriver::Offer(uint32_t queue, const std::vector<uint16_t>&
   return Notify(queue);
 }
 
-HostileDriver& HostileDriver::DescribeGoodRequest(uint32_t first) {
+HostileDriver& HostileDriver::DescribeGoodRequest(uint32_t first, uint32_t head) {
   const uint32_t queue = request_queue();
   const auto id = [first](uint32_t offset) { return static_cast<uint16_t>(first + offset); };
   switch (target_) {
     case Target::kReadOnlyDisk:
     case Target::kDisk:
-      script_.Fill(kBuffers, 0, 4);  // Type 0: read, sector 0.
-      Describe(queue, first, {kBuffers, 16, kNext, id(1)});
+      script_.Fill(head, 0, 4);  // Type 0: read, sector 0.
+      Describe(queue, first, {head, 16, kNext, id(1)});
       Describe(queue, first + 1, {kBuffers + 0x1000, 512, kNext | kWrite, id(2)});
       return Describe(queue, first + 2, {kBuffers + 0x800, 1, kWrite, 0});
     case Target::kRng:
-      return Describe(queue, first, {kBuffers, 64, kWrite, 0});
+      return Describe(queue, first, {head, 64, kWrite, 0});
     case Target::kVsock: {
       const uint32_t header[11] = {3, 0, 2, 0, 5000, 6000, 0, 1 | 3u << 16, 0, 4096, 0};
-      for (uint32_t i = 0; i < 11; ++i) script_.Write32(kBuffers + i * 4, header[i]);
-      return Describe(queue, first, {kBuffers, 44, 0, 0});
+      for (uint32_t i = 0; i < 11; ++i) script_.Write32(head + i * 4, header[i]);
+      return Describe(queue, first, {head, 44, 0, 0});
     }
   }
   return *this;

@@ -113,8 +113,9 @@ class HostileDriver {
   }
 
   // Describes a well-formed request from descriptor `first` on: for a disk a read of sector 0, for
-  // the rng 64 bytes, for the vsock a reset of a connection that does not exist.
-  HostileDriver& DescribeGoodRequest(uint32_t first = 0);
+  // the rng 64 bytes, for the vsock a reset of a connection that does not exist. `head` is where
+  // its header lies, or what the rng fills: 64 bytes.
+  HostileDriver& DescribeGoodRequest(uint32_t first = 0, uint32_t head = kBuffers);
 
   // Resets the device, brings it up and yields 1 if it serves a good request.
   HostileDriver& ProveHealthy();

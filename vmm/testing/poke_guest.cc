@@ -21,7 +21,7 @@ poke_next:
     mov 8(%esi), %ecx
     mov 12(%esi), %ebp
     add $16, %esi
-    cmp $19, %eax
+    cmp $20, %eax
     ja poke_end
     mov (BASE + poke_table - poke_code)(,%eax,4), %eax
     jmp *%eax
@@ -194,6 +194,75 @@ poke_fill_random:
     jnz poke_fill_random
     jmp poke_next
 
+poke_flip:                      # The flipper finds its orders from 0x9000 on.
+    mov %ebx, 0x9000
+    dec %ebp
+    mov %ebp, 0x9004
+    mov %ecx, 0x9008
+    movl $1, 0x900c
+    movl $0, 0x9010
+    movl $0, 0x9014
+    mov %esi, %edx
+    mov $(BASE + poke_flipper - poke_code), %esi
+    mov $0x8000, %edi
+    mov $(poke_flipper_end - poke_flipper), %ecx
+    rep movsb
+    mov %edx, %esi
+    movl $0x1ff, 0xfee000f0     # Local APIC on; INIT to all others, then start them at 0x8000.
+    movl $0xc4500, 0xfee00300
+    movl $0xc4608, 0xfee00300
+1:  pause
+    cmpl $0, 0x9010
+    je 1b
+    jmp poke_next
+
+    .code16
+poke_flipper:
+    xor %ax, %ax
+    mov %ax, %ds
+    lgdtl 0x8000 + poke_flipper_gdtr - poke_flipper
+    mov %cr0, %eax
+    or $1, %eax
+    mov %eax, %cr0
+    ljmpl $8, $(0x8000 + poke_flipper_flat - poke_flipper)
+    .code32
+poke_flipper_flat:
+    mov $16, %eax
+    mov %eax, %ds
+    mov 0x9000, %esi
+    mov 0x9004, %ebp
+    mov 0x9008, %ecx
+1:  mov %ecx, %eax              # ECX: xorshift32, as above, but without a stack.
+    shl $13, %eax
+    xor %eax, %ecx
+    mov %ecx, %eax
+    shr $17, %eax
+    xor %eax, %ecx
+    mov %ecx, %eax
+    shl $5, %eax
+    xor %eax, %ecx
+    mov %ecx, %ebx              # Its low five bits say which bit, the others of which word.
+    shr $5, %ebx
+    and %ebp, %ebx
+    mov $1, %edx
+    shl %cl, %edx
+    xor %edx, (%esi,%ebx,4)
+    pause
+    xor %edx, (%esi,%ebx,4)
+    incl 0x9010
+    cmpl $0, 0x900c
+    jne 1b
+    movl $1, 0x9014
+2:  hlt
+    jmp 2b
+    .balign 8
+poke_flipper_gdt:
+    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+poke_flipper_gdtr:
+    .word 23
+    .long 0x8000 + poke_flipper_gdt - poke_flipper
+poke_flipper_end:
+
     .balign 4
 poke_table:
     .long BASE + poke_end - poke_code
@@ -208,6 +277,7 @@ poke_table:
     .long BASE + poke_repeat - poke_code, BASE + poke_wait16 - poke_code
     .long BASE + poke_fuzz - poke_code, BASE + poke_fill - poke_code
     .long BASE + poke_fill_random - poke_code, BASE + poke_wait_bits32 - poke_code
+    .long BASE + poke_flip - poke_code
 poke_code_end:
     .code64
     .popsection

@@ -48,6 +48,13 @@ class PokeScript {
   PokeScript& FillRandom(uint32_t address, uint32_t seed, uint32_t words) {
     return Add(18, address, seed, words);
   }
+  // Of a machine of two vCPUs: the second one flips single bits of the `words` (a power of two)
+  // 32-bit words at `address`, each back again at once, until StopFlipping(), which yields 1.
+  // `seed` not 0.
+  PokeScript& StartFlipping(uint32_t address, uint32_t seed, uint32_t words) {
+    return Add(20, address, seed, words);
+  }
+  PokeScript& StopFlipping() { return Write32(kFlipOn, 0).WaitBits32(kFlipStopped, 1); }
 
   size_t size() const { return table_.size() / kEntryBytes; }
   // A kernel file that runs the table.
@@ -61,6 +68,8 @@ class PokeScript {
 
  private:
   static constexpr size_t kEntryBytes = 16;
+  static constexpr uint32_t kFlipOn = 0x900c;
+  static constexpr uint32_t kFlipStopped = 0x9014;
   PokeScript& Add(uint32_t operation, uint32_t address, uint32_t value = 0, uint32_t count = 0);
 
   std::string table_;
