@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 
 namespace hearth::vmm {
 namespace {
@@ -90,17 +89,6 @@ absl::Status Vm::AddMmioEventfd(int eventfd, uint64_t address, uint32_t value) {
   request.fd = eventfd;
   request.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
   if (ioctl(fd_.get(), KVM_IOEVENTFD, &request) != 0) return ErrnoStatus("KVM_IOEVENTFD");
-  return absl::OkStatus();
-}
-
-absl::Status Vm::SetGsiRouting(std::span<const kvm_irq_routing_entry> entries) {
-  const size_t bytes = sizeof(kvm_irq_routing) + entries.size_bytes();
-  const std::unique_ptr<uint64_t[]> buffer(new uint64_t[(bytes + 7) / 8]());
-  auto* routing = reinterpret_cast<kvm_irq_routing*>(buffer.get());
-  routing->nr = static_cast<uint32_t>(entries.size());
-  std::copy(entries.begin(), entries.end(), routing->entries);
-  if (ioctl(fd_.get(), KVM_SET_GSI_ROUTING, routing) != 0)
-    return ErrnoStatus("KVM_SET_GSI_ROUTING");
   return absl::OkStatus();
 }
 

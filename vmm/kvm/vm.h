@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
@@ -39,8 +38,6 @@ class Vm {
   absl::Status AddIrqfd(int eventfd, uint32_t gsi);
   // A guest's 4-byte write of `value` to `address` signals `eventfd` without leaving the kernel.
   absl::Status AddMmioEventfd(int eventfd, uint64_t address, uint32_t value);
-  // Replaces the whole GSI routing table.
-  absl::Status SetGsiRouting(std::span<const kvm_irq_routing_entry> entries);
 
   // While every vCPU is paused.
   absl::StatusOr<VmState> GetState() const;

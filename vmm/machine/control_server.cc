@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "vmm/machine/limits.h"
+#include "wire/handshake.h"
 #include "wire/limits.h"
 
 namespace hearth::vmm {
@@ -94,11 +95,10 @@ absl::Status ControlServer::HandleFrame(wire::FdFrame raw) {
 }
 
 absl::Status ControlServer::HandleHello(const v1::Hello& hello) {
-  if (hello.min_version() > wire::kVmmMaxVersion || hello.max_version() < wire::kVmmMinVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the controller speaks hearth.vmm versions ", hello.min_version(), " to ",
-        hello.max_version(), ", this VMM ", wire::kVmmMinVersion, " to ", wire::kVmmMaxVersion));
-  }
+  RETURN_IF_ERROR(wire::NegotiateVersion("hearth.vmm.v1", "the controller",
+                                         {wire::kVmmMinVersion, wire::kVmmMaxVersion},
+                                         {hello.min_version(), hello.max_version()})
+                      .status());
   greeted_ = true;
   return absl::OkStatus();
 }

@@ -57,10 +57,10 @@ void PageRunCollector::Compact() {
     std::vector<uint64_t> costs;
     for (size_t i = 1; i < runs_.size(); ++i) costs.push_back(JoinCost(runs_[i - 1], runs_[i]));
     size_t joins = runs_.size() - limit_;
-    const auto nth = costs.begin() + static_cast<std::ptrdiff_t>(joins - 1);
     std::vector<uint64_t> sorted = costs;
-    std::nth_element(sorted.begin(), sorted.begin() + (nth - costs.begin()), sorted.end());
-    const uint64_t threshold = sorted[joins - 1];
+    const auto nth = sorted.begin() + static_cast<std::ptrdiff_t>(joins - 1);
+    std::nth_element(sorted.begin(), nth, sorted.end());
+    const uint64_t threshold = *nth;
     std::vector<PageRun> kept = {runs_[0]};
     for (size_t i = 1; i < runs_.size(); ++i) {
       // Anew: what was joined before may have made this one dearer.
