@@ -13,8 +13,8 @@
 
 namespace hearth::vmm::testing {
 
-// An open /dev/userfaultfd; false with a line that cmake/run-test finds, when this host has none that
-// we may use.
+// An open /dev/userfaultfd; false with a line that cmake/run-test finds, when this host has none
+// that we may use.
 UniqueFd OpenUserfaultfdDevice();
 bool HaveUserfaultfd(const char* test);
 
