@@ -183,6 +183,9 @@ void Agent::HandleInvoke(uint64_t call_id, const agent::v1::Invoke& invoke) {
   if (invoke.invocation_id().empty()) {
     return context_.ReplyError(call_id, absl::InvalidArgumentError("an invocation without an id"));
   }
+  if (const absl::Status status = machine_->CatchUp(invoke.wall_clock_unix_ns()); !status.ok()) {
+    return context_.ReplyError(call_id, status);
+  }
   if (stdio_ != nullptr) return stdio_->Invoke(call_id, invoke);
   if (api_ != nullptr) return api_->Invoke(call_id, invoke);
   context_.ReplyError(call_id, absl::FailedPreconditionError("StartRuntime has to come first"));

@@ -52,13 +52,14 @@ agent::v1::RuntimeStarted StartPython(GuestVm* vm, const std::string& handler) {
 
 InvocationResult Invoke(GuestVm* vm, const std::string& id, const std::string& payload,
                         std::string* response, int64_t timeout_ms = 60'000,
-                        const std::string& content_type = "") {
+                        const std::string& content_type = "", int64_t wall_clock_unix_ns = 0) {
   TestHost& host = vm->host();
   Call call;
   agent::v1::Invoke* const invoke = call.mutable_invoke();
   invoke->set_invocation_id(id);
   invoke->set_timeout_ms(timeout_ms);
   invoke->set_content_type(content_type);
+  invoke->set_wall_clock_unix_ns(wall_clock_unix_ns);
   invoke->set_request_stream(host.NewStream());
   invoke->set_response_stream(host.NewStream());
   const uint64_t call_id = host.Send(call);
@@ -246,6 +247,14 @@ TEST_CASE("guest: a restored instance has a new identity, and its user code stoo
   for (const char* drawn : {"boot", "kernel", "uuid", "ssl", "random", "name"}) {
     REQUIRE(after[drawn] != before[drawn]);
   }
+  // After a pause its clock is put right, and never put back for a message that was late.
+  const auto now_after = [&](int64_t seconds) {
+    Invoke(&vm, "clock", "{}", &text, 60'000, "", seconds * 1'000'000'000);
+    return nlohmann::json::parse(text, nullptr, false)["now"].get<int64_t>();
+  };
+  CHECK(now_after(1'950'000'000) / 100'000 == 19'500);
+  CHECK(now_after(1'940'000'000) / 100'000 == 19'500);
+
   // A program that starts later sees the same.
   REQUIRE(Shell(&vm, "cat /proc/sys/kernel/random/boot_id /etc/machine-id; uname -n") ==
           absl::StrCat(reply.instance_restored().boot_id(),

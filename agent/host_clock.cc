@@ -42,6 +42,12 @@ absl::Status Advance(int64_t offset_ns) {
   return absl::OkStatus();
 }
 
+absl::Status SetTo(int64_t unix_ns) {
+  const timespec now = {unix_ns / kNsPerSecond, unix_ns % kNsPerSecond};
+  if (clock_settime(CLOCK_REALTIME, &now) != 0) return ErrnoStatus("clock_settime");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::optional<int64_t> HostClockOffsetNs(const ptp_sys_offset& readings) {
@@ -61,20 +67,28 @@ std::optional<int64_t> HostClockOffsetNs(const ptp_sys_offset& readings) {
 
 HostClock::HostClock() : kvm_(open(kKvmClock, O_RDONLY | O_CLOEXEC)) {}
 
-absl::Status HostClock::Set(int64_t unix_ns) const {
-  if (unix_ns <= 0) return absl::OkStatus();
+std::optional<int64_t> HostClock::KvmOffsetNs(int64_t unix_ns) const {
   ptp_sys_offset readings = {};
   readings.n_samples = kReadings;
-  if (kvm_ && ioctl(kvm_.get(), PTP_SYS_OFFSET, &readings) == 0) {
-    const std::optional<int64_t> offset = HostClockOffsetNs(readings);
-    if (offset.has_value() &&
-        std::llabs(WallClockNs() + *offset - unix_ns) <= kMaxHostClockDifferenceNs) {
-      return Advance(*offset);
-    }
+  if (!kvm_ || ioctl(kvm_.get(), PTP_SYS_OFFSET, &readings) != 0) return std::nullopt;
+  const std::optional<int64_t> offset = HostClockOffsetNs(readings);
+  if (offset.has_value() &&
+      std::llabs(WallClockNs() + *offset - unix_ns) > kMaxHostClockDifferenceNs) {
+    return std::nullopt;
   }
-  const timespec now = {unix_ns / kNsPerSecond, unix_ns % kNsPerSecond};
-  if (clock_settime(CLOCK_REALTIME, &now) != 0) return ErrnoStatus("clock_settime");
-  return absl::OkStatus();
+  return offset;
+}
+
+absl::Status HostClock::Set(int64_t unix_ns) const {
+  if (unix_ns <= 0) return absl::OkStatus();
+  if (const auto offset = KvmOffsetNs(unix_ns)) return Advance(*offset);
+  return SetTo(unix_ns);
+}
+
+absl::Status HostClock::CatchUp(int64_t unix_ns) const {
+  if (unix_ns <= 0) return absl::OkStatus();
+  if (const auto offset = KvmOffsetNs(unix_ns)) return Advance(*offset);
+  return WallClockNs() < unix_ns ? SetTo(unix_ns) : absl::OkStatus();
 }
 
 }  // namespace hearth::agent

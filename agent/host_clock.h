@@ -27,7 +27,15 @@ class HostClock {
   // clock is left alone.
   absl::Status Set(int64_t unix_ns) const;
 
+  // As Set(), after a pause, which can only have held this machine's clock back: without KVM's word
+  // it is never put back, for the message is older than its own time.
+  absl::Status CatchUp(int64_t unix_ns) const;
+
  private:
+  // How far KVM's clock is ahead of this machine's; nothing where it tells none, or another clock
+  // than the one that showed `unix_ns`.
+  std::optional<int64_t> KvmOffsetNs(int64_t unix_ns) const;
+
   UniqueFd kvm_;
 };
 

@@ -79,6 +79,16 @@ TEST_CASE("stdio: one invocation at a time, and a cancelled one ends") {
   REQUIRE_FALSE(cancelled.result.reusable());
 }
 
+TEST_CASE("agent: an invocation does not begin on a machine whose clock could not be put right") {
+  if (!TestAgent::Possible()) return;
+  Function function(StartRuntime::INTERFACE_STDIO, {"/bin/cat"});
+  Call call;
+  call.mutable_invoke()->set_invocation_id("1");
+  call.mutable_invoke()->set_wall_clock_unix_ns(-1);
+  REQUIRE(function.host().Call(call).error().message() == "the machine refuses");
+  REQUIRE(function.Invoke("2", "on").response == "on");
+}
+
 TEST_CASE("runtime api: a Python handler answers, warm, with its own figures and logs") {
   if (!TestAgent::Possible()) return;
   Folder folder;

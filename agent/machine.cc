@@ -74,6 +74,10 @@ absl::StatusOr<std::string> GuestMachine::Restore(const agent::v1::RestoreInstan
   return identity_.Renew(restore.instance_id());
 }
 
+absl::Status GuestMachine::CatchUp(int64_t unix_ns) {
+  return clock_.has_value() ? clock_->CatchUp(unix_ns) : absl::OkStatus();
+}
+
 void GuestMachine::Reset() {
   sync();
   reboot(RB_AUTOBOOT);

@@ -37,6 +37,10 @@ class Machine {
   // and boot id, which it returns. `restore` is checked already.
   virtual absl::StatusOr<std::string> Restore(const agent::v1::RestoreInstance& restore) = 0;
 
+  // Before user code sees an invocation: the wall clock, where the machine may have stood still.
+  // The host's showed `unix_ns`; 0: it did not.
+  virtual absl::Status CatchUp(int64_t unix_ns) = 0;
+
   // Syncs and resets. The real one does not return.
   virtual void Reset() = 0;
 };
@@ -47,6 +51,7 @@ class GuestMachine : public Machine {
   absl::StatusOr<ConfiguredMachine> Configure(
       const agent::v1::ConfigureInstance& configure) override;
   absl::StatusOr<std::string> Restore(const agent::v1::RestoreInstance& restore) override;
+  absl::Status CatchUp(int64_t unix_ns) override;
   void Reset() override;
 
  private:

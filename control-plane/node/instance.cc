@@ -75,7 +75,13 @@ absl::Status Instance::Wake() {
   if (!paused_) return absl::OkStatus();
   RETURN_IF_ERROR(machine()->Resume());
   paused_ = false;
+  stood_still_ = true;
   return absl::OkStatus();
+}
+
+bool Instance::TakeStoodStill() {
+  absl::MutexLock lock(&power_mutex_);
+  return std::exchange(stood_still_, false);
 }
 
 void Instance::Pause() {

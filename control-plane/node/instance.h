@@ -84,6 +84,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
 
   // Makes sure that its processors run.
   absl::Status Wake() ABSL_LOCKS_EXCLUDED(power_mutex_);
+  // Whether they stood still since this was last asked: the guest's clock may have, too.
+  bool TakeStoodStill() ABSL_LOCKS_EXCLUDED(power_mutex_);
   // Stops its processors, if the pool still has it as PAUSED.
   void Pause() ABSL_LOCKS_EXCLUDED(power_mutex_);
 
@@ -140,6 +142,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
 
   absl::Mutex power_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   bool paused_ ABSL_GUARDED_BY(power_mutex_) = false;
+  bool stood_still_ ABSL_GUARDED_BY(power_mutex_) = false;
 
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -79,6 +79,9 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
   instance.logs().BeginInvocation(request.id);
   SessionInvocation invocation;
   invocation.invoke = MakeInvoke(version, request, attempt.begin);
+  if (instance.TakeStoodStill()) {
+    invocation.invoke.set_wall_clock_unix_ns(absl::ToUnixNanos(attempt.begin));
+  }
   invocation.max_response_bytes = context.config->max_response_bytes;
   invocation.cancel_grace = context.config->cancel_grace;
   {

@@ -216,6 +216,39 @@ TEST_CASE(
   CHECK(fixture.world->created == 2);
 }
 
+TEST_CASE("node: the first invocation after a pause brings the host's clock, the others do not") {
+  std::vector<int64_t> clocks;
+  FakeScript script;
+  script.on_invoke = [&](FakeAgent&, const agent::v1::Invoke& invoke) {
+    clocks.push_back(invoke.wall_clock_unix_ns());
+  };
+  NodeFixture fixture(std::move(script));
+  fixture.config.idle_pause = absl::ZeroDuration();
+  StringSink sink;
+  REQUIRE(fixture.Invoke("one", &sink).ok());
+  while (fixture.world->pauses == 0) std::this_thread::yield();
+  const int64_t before = absl::ToUnixNanos(absl::Now());
+  REQUIRE(fixture.Invoke("two", &sink).ok());
+  REQUIRE(fixture.world->created == 1);
+  REQUIRE(clocks.size() == 2);
+  CHECK(clocks[0] == 0);
+  CHECK(clocks[1] >= before);
+  CHECK(clocks[1] <= absl::ToUnixNanos(absl::Now()));
+}
+
+TEST_CASE("node: an invocation of an instance that was not paused brings no clock") {
+  std::vector<int64_t> clocks;
+  FakeScript script;
+  script.on_invoke = [&](FakeAgent&, const agent::v1::Invoke& invoke) {
+    clocks.push_back(invoke.wall_clock_unix_ns());
+  };
+  NodeFixture fixture(std::move(script));
+  StringSink sink;
+  REQUIRE(fixture.Invoke("one", &sink).ok());
+  REQUIRE(fixture.Invoke("two", &sink).ok());
+  CHECK(clocks == std::vector<int64_t>{0, 0});
+}
+
 TEST_CASE("node: what idles is ended after its time") {
   NodeFixture fixture;
   fixture.config.idle_pause = absl::ZeroDuration();

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from harness import HERE, Daemon, Failed, Hearth, await_true, check, check_in, forbid_kvm
@@ -207,6 +208,30 @@ def idle(world):
         hearth.check_nothing_left()
         check(hearth.json("list", "instances")["instances"] == [], "none is listed")
         check(hearth.invoke("echo")["payload"]["boot"] != boot, "and a new one serves")
+
+
+@case("clock: after an idle pause the guest's wall clock is right, and time has not gone back")
+def clock_after_pause(world):
+    asleep = 5
+    with Hearth(world.programs, idle_pause=0.2) as hearth:
+        hearth.deploy("echo")
+        readings = []
+        for number in range(4):
+            before = time.time()
+            guest = hearth.invoke("echo", b'{"who": true}')["payload"]
+            after = time.time()
+            check(before <= guest["now"] <= after, f"reading {number}: the guest's clock is {guest['now'] - before:.3f} s after the "
+                  f"host's of before and {after - guest['now']:.3f} s before that of after")
+            readings.append(guest)
+            await_true(lambda: [i["state"] for i in hearth.json("list", "instances")["instances"]] == ["PAUSED"],
+                       "the instance paused")
+            # The time itself is what is tested.
+            time.sleep(asleep)
+        check(len({one["boot"] for one in readings}) == 1, "one instance served them all")
+        wall = readings[-1]["now"] - readings[0]["now"]
+        monotonic = readings[-1]["monotonic"] - readings[0]["monotonic"]
+        check(0 < monotonic < wall + 1, f"monotonic time went on by {monotonic} s in {wall} s")
+    return [f"of {wall:.1f} s with three pauses of {asleep} s and more, the monotonic clock counted {monotonic:.1f} s"]
 
 
 @case("hearthd: a second one on the same state is refused, the first serves on")

@@ -22,5 +22,5 @@ def handler(event, context):
         return b"\x00" * event["answer_bytes"], "application/octet-stream"
     if event.get("who"):
         return {"boot": boot_id(), "host": socket.gethostname(), "random": os.urandom(16).hex(), "started": STARTED,
-                "now": time.time()}
+                "now": time.time(), "monotonic": time.monotonic()}
     return {"echo": event, "boot": boot_id()}
