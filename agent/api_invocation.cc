@@ -123,16 +123,17 @@ void ApiRuntime::OnResponseBegin(const std::string& content_type) {
 void ApiRuntime::OnResponseData(absl::string_view data) {
   Invocation& invocation = *invocation_;
   invocation.response_bytes += data.size();
-  if (invocation.response_bytes > max_response_bytes_) {
-    if (invocation.response->done()) return;
+  if (invocation.response_bytes <= max_response_bytes_) {
+    invocation.response->Write(data);
+  } else if (!invocation.response->done()) {
     invocation.response->Abort("the response is over the limit");
-    return SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
-                      MakeFunctionError("Function.ResponseSizeTooLarge",
-                                        absl::StrCat("the response is over the limit of ",
-                                                     max_response_bytes_, " bytes")));
+    SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
+               MakeFunctionError("Function.ResponseSizeTooLarge",
+                                 absl::StrCat("the response is over the limit of ",
+                                              max_response_bytes_, " bytes")));
   }
-  invocation.response->Write(data);
-  // Only a streamed response can be paused; a buffered one is here already.
+  // Only a streamed response can be paused; a buffered one is here already. One that was aborted
+  // goes on at once: it is read to its end, for nobody.
   api_->PauseResponse(invocation.response->full());
 }
 

@@ -4,7 +4,9 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "agent/pumps.h"
 #include "agent/testing/function.h"
+#include "wire/limits.h"
 
 namespace hearth::agent {
 namespace {
@@ -276,6 +278,44 @@ TEST_CASE("runtime api: a bootstrap of a few lines of shell works unchanged") {
   REQUIRE(heedless.result.reusable());
   REQUIRE(function.host().Logs("id-5") == "run\n");
   REQUIRE(function.Invoke("id-6", "still here").response == "echo still here 400");
+}
+
+// Streams up to the limit, and over it in the same write with which it is told to pause.
+constexpr char kStreamsTooMuch[] = R"py(#!/usr/bin/python3
+import os, socket
+host, port = os.environ['AWS_LAMBDA_RUNTIME_API'].split(':')
+api, other = [socket.create_connection((host, int(port))) for _ in range(2)]
+path = '/2018-06-01/runtime/invocation/'
+def exchange(connection, data):
+    connection.sendall(data)
+    return connection.recv(65536)
+def next_id():
+    answer = exchange(api, f'GET {path}next HTTP/1.1\r\n\r\n'.encode()).decode().split('\r\n')
+    return [line.split(': ')[1] for line in answer if line.startswith('Lambda-Runtime-Aws-Request-Id')][0]
+chunk = b'400\r\n' + bytes(1024) + b'\r\n'
+while True:
+    api.sendall(f'POST {path}{next_id()}/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n'
+                'Lambda-Runtime-Function-Response-Mode: streaming\r\n\r\n'.encode())
+    api.sendall(511 * chunk)
+    # Each answer here is of a turn in which 64 KiB were read there.
+    for _ in range(20): exchange(other, b'GET / HTTP/1.1\r\n\r\n')
+    print(exchange(api, 2 * chunk + b'0\r\n\r\n').split()[1].decode(), flush=True)
+)py";
+
+TEST_CASE("runtime api: a stream that goes over the limit while it is paused ends at once") {
+  if (!TestAgent::Possible()) return;
+  // The host's credit and what is held back before the runtime is paused.
+  constexpr uint64_t kLimit = wire::kInitialStreamCreditBytes + ResponseSender::kPauseBytes;
+  REQUIRE(kLimit == 512 * 1024);
+  Folder folder;
+  const std::string bootstrap = folder.Add("bootstrap", kStreamsTooMuch);
+  Function function(StartRuntime::INTERFACE_RUNTIME_API, {bootstrap}, "", folder.path, kLimit);
+  REQUIRE_FALSE(function.started.has_error());
+  function.host().WithholdCredit();
+  const Invoked invoked = function.Invoke("1", "");
+  REQUIRE(invoked.result.error().type() == "Function.ResponseSizeTooLarge");
+  REQUIRE(invoked.result.reusable());
+  REQUIRE(function.host().Logs("1") == "202\n");
 }
 
 TEST_CASE("runtime api: a busy invocation is charged, the idle one after it is not") {

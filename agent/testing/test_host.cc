@@ -118,7 +118,7 @@ void TestHost::OnReply(Reply reply) { replies_[reply.id()] = std::move(reply); }
 void TestHost::OnEvent(agent::v1::Event event) { events_.push_back(std::move(event)); }
 void TestHost::OnStreamData(uint32_t stream_id, absl::string_view data) {
   data_[stream_id].append(data.data(), data.size());
-  mux_.Consume(stream_id, data.size());
+  if (grants_credit_) mux_.Consume(stream_id, data.size());
 }
 void TestHost::OnStreamEnd(uint32_t stream_id, bool aborted, absl::string_view) {
   ends_[stream_id] = aborted;

@@ -36,6 +36,8 @@ class TestHost : public wire::MuxDelegate {
   void Write(uint32_t stream_id, const std::string& data, bool end = true);
   // Waits for the end of a stream; what came on it.
   std::string ReadAll(uint32_t stream_id);
+  // From now on takes what comes, and grants no credit for more.
+  void WithholdCredit() { grants_credit_ = false; }
   // What came on a stream until now.
   std::string Received(uint32_t stream_id) { return data_[stream_id]; }
   // Writes what there is, and waits for something to read.
@@ -64,6 +66,7 @@ class TestHost : public wire::MuxDelegate {
   std::vector<agent::v1::Event> events_;
   std::map<uint32_t, std::string> data_;
   std::map<uint32_t, bool> ends_;
+  bool grants_credit_ = true;
 };
 
 // An agent in a child process of its own mount namespace, with a cgroup tree of its own, connected
