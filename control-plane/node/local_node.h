@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "control-plane/backend/machine_backend.h"
+#include "control-plane/limits.h"
 #include "control-plane/node/node.h"
 #include "control-plane/snapshots/snapshot_store.h"
 
@@ -50,7 +51,7 @@ struct LocalNodeConfig {
   // How long an agent has to confirm that an invocation was cancelled.
   absl::Duration cancel_grace = absl::Seconds(2);
 
-  uint64_t max_response_bytes = 6 * 1024 * 1024;
+  uint64_t max_response_bytes = limits::kMaxResponseBytes;
 
   // Null: every instance boots, and Prepare() leaves its instance to the pool.
   std::unique_ptr<SnapshotStore> snapshots;

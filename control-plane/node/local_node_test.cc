@@ -73,6 +73,23 @@ TEST_CASE("node: a payload and a response of 6 MB pass through the credits") {
   CHECK((sink.bytes == payload));
 }
 
+TEST_CASE("node: a response at the limit is whole, one byte more is the function's error") {
+  FakeScript script;
+  script.invoke = [](const agent::v1::Invoke&, const std::string& payload) {
+    return Succeed(std::string(limits::kMaxResponseBytes + payload.size(), 'x'));
+  };
+  NodeFixture fixture(std::move(script));
+  StringSink most, over;
+  const auto whole = fixture.Invoke("", &most);
+  REQUIRE(whole.ok());
+  CHECK(whole->invocation.outcome() == hearth::v1::SUCCEEDED);
+  CHECK(most.bytes.size() == limits::kMaxResponseBytes);
+  const auto error = fixture.Invoke("1", &over);
+  REQUIRE(error.ok());
+  CHECK(error->invocation.outcome() == hearth::v1::FUNCTION_ERROR);
+  CHECK(over.bytes.size() <= limits::kMaxResponseBytes);
+}
+
 TEST_CASE("node: 200 invocations over 4 instances in parallel are neither lost nor mixed up") {
   NodeFixture fixture;
   LocalNode& node = fixture.node();

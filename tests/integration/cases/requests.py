@@ -9,6 +9,7 @@ from harness import HERE, check, check_in
 from .registry import case, cases
 
 MAX_PAYLOAD = 6_291_456
+MAX_RESPONSE = MAX_PAYLOAD + 100
 ECHO = HERE / "functions/echo"
 
 
@@ -57,8 +58,8 @@ def payload(world):
     hearth = world.function("echo")
     answer = hearth.invoke("echo", b"\x01" * MAX_PAYLOAD, content_type="application/octet-stream")
     check(answer["payload"]["bytes"] == MAX_PAYLOAD, str(answer["payload"]))
-    answer = hearth.invoke("echo", json.dumps({"answer_bytes": MAX_PAYLOAD}).encode())
-    check(answer["payloadBytes"] == MAX_PAYLOAD, f"{answer['payloadBytes']} bytes came back")
+    answer = hearth.invoke("echo", json.dumps({"answer_bytes": MAX_RESPONSE}).encode())
+    check(answer["payloadBytes"] == MAX_RESPONSE, f"{answer['payloadBytes']} bytes came back")
     before = len(hearth.ledger("echo"))
     code, out, err = hearth.cli("invoke", "echo", "--payload", "-", "--content-type", "image/png", stdin=b"\x01" * (MAX_PAYLOAD + 1))
     check(code == 1 and out == b"", f"ended with {code}: {err}")
@@ -69,7 +70,7 @@ def payload(world):
 @case("payload: a response over the limit is the function's error")
 def response(world):
     hearth = world.function("echo")
-    answer = hearth.invoke("echo", json.dumps({"answer_bytes": MAX_PAYLOAD + 1}).encode(), code=10)
+    answer = hearth.invoke("echo", json.dumps({"answer_bytes": MAX_RESPONSE + 1}).encode(), code=10)
     check_in("large", json.dumps(answer["invocation"]["error"]))
 
 
