@@ -122,6 +122,24 @@ TEST_CASE("guest: memory, processes and time are bounded, and the agent outlives
   REQUIRE(exit.usage().peak_memory_bytes() < (64 << 20));
   Shell(&vm, "python3.11 -c 'x = bytearray(200_000_000)'; echo not reached", &exit);
   REQUIRE(exit.reason() == ProcessExit::REASON_OUT_OF_MEMORY);
+  // More orphans than it may have processes, each of which ends at once: were they not reaped,
+  // there would come a fork that fails for good.
+  REQUIRE(Shell(&vm, R"(python3.11 -c '
+import os, time
+def fork():
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return os.fork()
+        except BlockingIOError:
+            if time.monotonic() > end: raise
+for _ in range(300):
+    child = fork()
+    if child == 0:
+        fork()
+        os._exit(0)
+    os.waitpid(child, 0)
+print("all")')") == "all\n");
   // A fork bomb: every fork after the limit fails, the rest dies with the program.
   const std::string bomb = Shell(&vm, "f() { f | f & wait; }; f; true", &exit);
   REQUIRE(bomb.find("fork") != std::string::npos);

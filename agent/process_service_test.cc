@@ -171,6 +171,19 @@ TEST_CASE("process: user code is not root, has no capabilities and sees no proce
   REQUIRE(Output(host, "ls /proc/self/fd | wc -l") == "4\n");  // 0, 1, 2 and ls's own.
 }
 
+TEST_CASE("process: user code sees its own cgroup as the root, and has no io_uring") {
+  if (!TestAgent::Possible()) return;
+  TestAgent agent;
+  agent.Configure();
+  TestHost* const host = &agent.host();
+  REQUIRE(Output(host, "grep ^0:: /proc/self/cgroup") == "0::/\n");
+  // io_uring_setup(2) itself would say EFAULT.
+  constexpr char kCall[] =
+      "python3 -c 'import ctypes; c = ctypes.CDLL(None, use_errno=True); "
+      "print(c.syscall(425, 1, None), ctypes.get_errno())'";
+  REQUIRE(Output(host, kCall) == "-1 38\n");
+}
+
 TEST_CASE("process: without streams what is printed becomes log lines with the request id") {
   if (!TestAgent::Possible()) return;
   TestAgent agent;

@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,7 +17,6 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <iterator>
 
 namespace hearth::agent {
 namespace {
@@ -43,13 +43,21 @@ bool DropIdentity(const Sandbox& sandbox) {
   return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
+bool InstallFilter() {
+  std::array<sock_filter, 12> filter = SystemCallFilter();
+  const sock_fprog program = {static_cast<unsigned short>(filter.size()), filter.data()};
+  return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+}  // namespace
+
 // The host talks to the agent over vsock, so user code must not speak on it in the agent's place.
 // vsock has no namespaces in Linux 6.1: refuse to make such sockets, also by way of io_uring and of
 // the other system call tables.
-bool InstallFilter() {
+std::array<sock_filter, 12> SystemCallFilter() {
   constexpr uint32_t kX32Bit = 0x40000000;
   const auto refuse = [](uint32_t error) { return SECCOMP_RET_ERRNO | (error & SECCOMP_RET_DATA); };
-  sock_filter filter[] = {
+  return {{
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
       BPF_STMT(BPF_RET | BPF_K, refuse(ENOSYS)),
@@ -62,12 +70,8 @@ bool InstallFilter() {
       BPF_STMT(BPF_RET | BPF_K, refuse(ENOSYS)),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
       BPF_STMT(BPF_RET | BPF_K, refuse(EAFNOSUPPORT)),
-  };
-  const sock_fprog program = {static_cast<unsigned short>(std::size(filter)), filter};
-  return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+  }};
 }
-
-}  // namespace
 
 const char* SandboxStepName(SandboxStep step) {
   switch (step) {
@@ -94,6 +98,8 @@ const char* SandboxStepName(SandboxStep step) {
 }
 
 bool EnterRoot(const Sandbox& sandbox) {
+  // Here and not with the clone, whose namespace would begin at the agent's cgroup.
+  if (unshare(CLONE_NEWCGROUP) != 0) return false;
   // Nothing that is mounted here is seen outside.
   if (mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
   if (chdir(sandbox.root.empty() ? "/" : sandbox.root.c_str()) != 0) return false;

@@ -3,8 +3,10 @@
 // a process with one thread.
 #pragma once
 
+#include <linux/filter.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -39,10 +41,14 @@ enum class SandboxStep : int32_t {
 };
 const char* SandboxStepName(SandboxStep step);
 
-// In the first process of new mount and pid namespaces: makes `sandbox.root` the root and mounts a
+// In the first process of new mount and pid namespaces: makes its cgroup the root of those that it
+// sees, makes `sandbox.root` the root and mounts a
 // /proc of the new pid namespace, which shows only the reader's own processes and `boot_id_file` in
 // the kernel's place. errno on failure.
 bool EnterRoot(const Sandbox& sandbox);
+
+// What user code's system calls are judged by (seccomp(2)).
+std::array<sock_filter, 12> SystemCallFilter();
 
 // Resource limits, groups, uid, capabilities, no_new_privs and the system call filter. Returns the
 // step that failed, with errno set.
