@@ -53,7 +53,11 @@ AgentSession::AgentSession(EventLoop* loop, UniqueFd stream, AgentSessionOptions
     : loop_(loop),
       options_(std::move(options)),
       stream_(std::move(stream)),
-      mux_({.side = wire::MuxSide::kHost, .build = options_.build, .boot_id = ""}, this) {}
+      mux_({.side = wire::MuxSide::kHost,
+            .versions = options_.versions,
+            .build = options_.build,
+            .boot_id = ""},
+           this) {}
 
 std::shared_ptr<AgentSession> AgentSession::Start(EventLoop* loop, UniqueFd stream,
                                                   AgentSessionOptions options) {

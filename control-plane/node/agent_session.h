@@ -31,6 +31,7 @@ namespace hearth::control {
 
 struct AgentSessionOptions {
   std::string build;
+  wire::VersionRange versions = {wire::kAgentMinVersion, wire::kAgentMaxVersion};
   // Both called on the loop's thread or on one that calls a method, without a lock held.
   std::function<void(agent::v1::LogLines)> on_log;
   // Once, when the agent cannot serve any more.

@@ -47,8 +47,7 @@ bool CanRun() {
 }
 
 struct World {
-  World() : launcher(Vmm(), {"--cgroup="}) {
-    KvmBackendConfig config;
+  explicit World(KvmBackendConfig config = {}) : launcher(Vmm(), {"--cgroup="}) {
     config.launcher_socket = launcher.socket();
     backend = *KvmBackend::Create(config);
   }
@@ -76,6 +75,22 @@ MachineExit AwaitExit(Machine& machine) {
   });
   ended.WaitForNotification();
   return exit;
+}
+
+TEST_CASE("kvm backend: a VMM of the previous version is driven, one older is refused") {
+  if (!CanRun()) return;
+  KvmBackendConfig config;
+  config.vmm_versions = {wire::kVmmMaxVersion, wire::kVmmMaxVersion + 1};
+  World next(config);
+  auto machine = next.Create(vmm::testing::HelloCode("hello"));
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->Start().ok());
+  CHECK(AwaitExit(**machine).reason == MachineExit::Reason::kGuestReset);
+  config.vmm_versions = {wire::kVmmMaxVersion + 1, wire::kVmmMaxVersion + 2};
+  World later(config);
+  const absl::Status refused = later.Create(vmm::testing::HelloCode("hello")).status();
+  INFO(refused);
+  CHECK(absl::StrContains(refused.message(), "the VMM is too old"));
 }
 
 TEST_CASE("kvm backend: a guest runs, writes to its console and resets") {

@@ -115,8 +115,8 @@ class KvmBackend::Impl {
     }
     ASSIGN_OR_RETURN(std::shared_ptr<LauncherClient> launcher, Launcher());
     ASSIGN_OR_RETURN(std::shared_ptr<VmmProcess> process,
-                     VmmProcess::Spawn(loop_.get(), std::move(launcher), config_.build,
-                                       accounted_mib, std::move(order), deadline));
+                     VmmProcess::Spawn(loop_.get(), std::move(launcher), Greeting(), accounted_mib,
+                                       std::move(order), deadline));
     auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
     RETURN_IF_ERROR(process->AwaitFirst(deadline));
     machine->set_origin({.waited = false, .ready = process->greeted_at() - begin});
@@ -124,9 +124,11 @@ class KvmBackend::Impl {
     return machine;
   }
 
+  VmmProcess::Greeting Greeting() const { return {config_.build, config_.vmm_versions}; }
+
   absl::StatusOr<std::shared_ptr<VmmProcess>> SpawnWaiting() {
     ASSIGN_OR_RETURN(std::shared_ptr<LauncherClient> launcher, Launcher());
-    return VmmProcess::SpawnWaiting(loop_.get(), std::move(launcher), config_.build,
+    return VmmProcess::SpawnWaiting(loop_.get(), std::move(launcher), Greeting(),
                                     absl::Now() + config_.answer_timeout);
   }
 

@@ -9,12 +9,15 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "control-plane/backend/machine_backend.h"
+#include "wire/handshake.h"
+#include "wire/limits.h"
 
 namespace hearth::control {
 
 struct KvmBackendConfig {
   std::string launcher_socket;  // hearth-launcher's Unix socket.
   std::string build;            // Told to launcher and VMMs, for their logs.
+  wire::VersionRange vmm_versions = {wire::kVmmMinVersion, wire::kVmmMaxVersion};
   // For each answer of the launcher and of a VMM.
   absl::Duration answer_timeout = absl::Seconds(10);
   // What the launcher's machines can do: those of hearth-vmm, or LibvirtCapabilities().

@@ -54,8 +54,8 @@ absl::Status StatusOf(const vmm::v1::Error& error) {
 
 absl::Status VmmProcess::SendHello(const std::string& build) {
   vmm::v1::Frame hello;
-  hello.mutable_hello()->set_min_version(wire::kVmmMinVersion);
-  hello.mutable_hello()->set_max_version(wire::kVmmMaxVersion);
+  hello.mutable_hello()->set_min_version(versions_.min);
+  hello.mutable_hello()->set_max_version(versions_.max);
   hello.mutable_hello()->set_build(build);
   return socket_.Send(hello.SerializeAsString());
 }
@@ -97,14 +97,14 @@ absl::Status VmmProcess::Launch(uint32_t memory_mib, UniqueFd control, absl::Tim
 }
 
 absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::Spawn(
-    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const Greeting& greeting,
     uint32_t memory_mib, Order first, absl::Time deadline) {
   ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
   std::shared_ptr<VmmProcess> process(
-      new VmmProcess(loop, std::move(launcher), std::move(ends.first)));
+      new VmmProcess(loop, std::move(launcher), greeting.versions, std::move(ends.first)));
   {
     absl::MutexLock lock(&process->mutex_);
-    RETURN_IF_ERROR(process->SendHello(build));
+    RETURN_IF_ERROR(process->SendHello(greeting.build));
     uint64_t id = 0;
     RETURN_IF_ERROR(process->SendOrder(std::move(first), &id));
   }
@@ -113,14 +113,14 @@ absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::Spawn(
 }
 
 absl::StatusOr<std::shared_ptr<VmmProcess>> VmmProcess::SpawnWaiting(
-    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+    EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const Greeting& greeting,
     absl::Time deadline) {
   ASSIGN_OR_RETURN(auto ends, wire::MakeSocketPair());
   std::shared_ptr<VmmProcess> process(
-      new VmmProcess(loop, std::move(launcher), std::move(ends.first)));
+      new VmmProcess(loop, std::move(launcher), greeting.versions, std::move(ends.first)));
   {
     absl::MutexLock lock(&process->mutex_);
-    RETURN_IF_ERROR(process->SendHello(build));
+    RETURN_IF_ERROR(process->SendHello(greeting.build));
   }
   RETURN_IF_ERROR(process->Launch(/*memory_mib=*/0, std::move(ends.second), deadline));
   absl::Status greeted;
@@ -201,8 +201,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
     greeted_ = true;
     greeted_at_ = absl::Now();
     changed_.SignalAll();
-    return wire::NegotiateVersion("hearth.vmm.v1", "the VMM",
-                                  {wire::kVmmMinVersion, wire::kVmmMaxVersion},
+    return wire::NegotiateVersion("hearth.vmm.v1", "the VMM", versions_,
                                   {frame.hello().min_version(), frame.hello().max_version()})
         .status();
   }

@@ -19,6 +19,7 @@
 #include "hearth/vmm/v1/vmm.pb.h"
 #include "vmm/base/event_loop.h"
 #include "wire/fd_socket.h"
+#include "wire/handshake.h"
 
 namespace hearth::control {
 
@@ -34,15 +35,21 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
     bool tells_process = false;
   };
 
+  // What this side says first.
+  struct Greeting {
+    std::string build;  // For the VMM's log.
+    wire::VersionRange versions;
+  };
+
   // Spawns it. `first` is sent before it runs, so that it need not wait for it.
   static absl::StatusOr<std::shared_ptr<VmmProcess>> Spawn(EventLoop* loop,
                                                            std::shared_ptr<LauncherClient> launcher,
-                                                           const std::string& build,
+                                                           const Greeting& greeting,
                                                            uint32_t memory_mib, Order first,
                                                            absl::Time deadline);
   // Spawns one that waits for its order; answers when it has said Hello.
   static absl::StatusOr<std::shared_ptr<VmmProcess>> SpawnWaiting(
-      EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const std::string& build,
+      EventLoop* loop, std::shared_ptr<LauncherClient> launcher, const Greeting& greeting,
       absl::Time deadline);
   // Of one that waits: limits it, and has it carry out the order. Once.
   absl::StatusOr<vmm::v1::Response> Employ(uint32_t memory_mib, Order order, absl::Time deadline)
@@ -74,8 +81,12 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   uint64_t ResidentBytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  VmmProcess(EventLoop* loop, std::shared_ptr<LauncherClient> launcher, UniqueFd socket)
-      : loop_(loop), launcher_(std::move(launcher)), socket_(std::move(socket)) {}
+  VmmProcess(EventLoop* loop, std::shared_ptr<LauncherClient> launcher, wire::VersionRange versions,
+             UniqueFd socket)
+      : loop_(loop),
+        launcher_(std::move(launcher)),
+        versions_(versions),
+        socket_(std::move(socket)) {}
 
   absl::Status SendHello(const std::string& build) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status SendOrder(Order order, uint64_t* id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -103,6 +114,7 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
 
   EventLoop* const loop_;
   const std::shared_ptr<LauncherClient> launcher_;
+  const wire::VersionRange versions_;
 
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;
