@@ -45,8 +45,19 @@ void ApiRuntime::Invoke(uint64_t call_id, const agent::v1::Invoke& invoke) {
                                        [this](bool aborted) { PayloadArrived(aborted); });
 }
 
+bool ApiRuntime::InvocationIs(InvocationState state) const {
+  return invocation_ != nullptr && invocation_->state == state;
+}
+
+bool ApiRuntime::AdvanceInvocation(InvocationEvent event) {
+  const std::optional<InvocationState> next = NextInvocationState(invocation_->state, event);
+  if (!next.has_value()) return false;
+  invocation_->state = *next;
+  return true;
+}
+
 void ApiRuntime::PayloadArrived(bool aborted) {
-  if (invocation_->over || invocation_->offered) return;
+  if (!InvocationIs(InvocationState::kCollecting)) return;
   if (!aborted) return Offer();
   SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
              MakeFunctionError("Runtime.RequestAborted", "the payload did not arrive whole"));
@@ -56,13 +67,7 @@ void ApiRuntime::PayloadArrived(bool aborted) {
 void ApiRuntime::Offer() {
   Invocation& invocation = *invocation_;
   const agent::v1::Invoke& invoke = invocation.invoke;
-  if (process_ == nullptr) {
-    // It ended while the payload was on its way; no user code has seen it.
-    SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
-               MakeFunctionError("Runtime.ExitError", "the runtime ended between invocations"));
-    return InvocationOver(nullptr, /*reusable=*/false);
-  }
-  invocation.offered = true;
+  AdvanceInvocation(InvocationEvent::kOffer);
   output_log_->set_request_id(invoke.invocation_id());
   error_log_->set_request_id(invoke.invocation_id());
   invocation.begin = TakeSnapshot(process_->cgroup());
@@ -88,28 +93,28 @@ void ApiRuntime::Sample() {
 
 bool ApiRuntime::Cancel(const std::string& invocation_id) {
   if (invocation_ == nullptr || invocation_->invoke.invocation_id() != invocation_id) return false;
-  if (invocation_->over) {
+  if (InvocationIs(InvocationState::kOver)) {
     // Only the response is still on its way, and no one waits for it.
     invocation_->response->Abort("the invocation was cancelled");
     ReplyWhenSent();
     return true;
   }
-  invocation_->cancelled = true;
-  if (invocation_->offered) {
-    process_->Kill(KillReason::kRequested);
-  } else {
+  if (InvocationIs(InvocationState::kCollecting)) {
     SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
                MakeFunctionError("Runtime.Cancelled", "the invocation was cancelled"));
     InvocationOver(nullptr, /*reusable=*/true);
+  } else {
+    // What it has answered already, stays so.
+    AdvanceInvocation(InvocationEvent::kCancel);
+    process_->Kill(KillReason::kRequested);
   }
   return true;
 }
 
 void ApiRuntime::DeadlineMet() {
-  if (invocation_->offered) {
+  if (!InvocationIs(InvocationState::kCollecting)) {
     // The rest is RuntimeEnded's, when nothing of it runs any more.
-    if (process_ != nullptr) process_->Kill(KillReason::kTimedOut);
-    return;
+    return process_->Kill(KillReason::kTimedOut);
   }
   SetFailure(agent::v1::OUTCOME_TIMED_OUT,
              MakeFunctionError("Runtime.TimedOut", "the payload did not arrive in time"));
@@ -139,7 +144,7 @@ void ApiRuntime::OnResponseData(absl::string_view data) {
 
 void ApiRuntime::OnResponseEnd(const FunctionError* error) {
   Invocation& invocation = *invocation_;
-  invocation.answered = true;
+  AdvanceInvocation(InvocationEvent::kAnswer);
   if (error != nullptr) return SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR, *error);
   if (invocation.result.has_error()) return;  // It was too long.
   invocation.result.set_outcome(agent::v1::OUTCOME_SUCCEEDED);
@@ -152,7 +157,7 @@ void ApiRuntime::OnInvocationError(FunctionError error) {
 
 void ApiRuntime::SetFailure(agent::v1::Outcome outcome, FunctionError error) {
   Invocation& invocation = *invocation_;
-  invocation.answered = true;
+  AdvanceInvocation(InvocationEvent::kAnswer);
   invocation.result.set_outcome(outcome);
   *invocation.result.mutable_error() = std::move(error);
   invocation.response->Abort("the invocation failed");
@@ -162,7 +167,7 @@ void ApiRuntime::InvocationOver(const UsageSnapshot* end, bool reusable) {
   Invocation& invocation = *invocation_;
   context_->loop->Cancel(std::exchange(invocation.deadline, 0));
   context_->loop->Cancel(std::exchange(invocation.sampler, 0));
-  invocation.over = true;
+  AdvanceInvocation(InvocationEvent::kEnd);
   invocation.result.set_reusable(reusable);
   if (end != nullptr) {
     invocation.result.set_user_code_started(api_->offered_was_taken());
@@ -176,7 +181,7 @@ void ApiRuntime::ReplyWhenSent() {
   if (invocation_ == nullptr) return;
   Invocation& invocation = *invocation_;
   api_->PauseResponse(invocation.response->full());
-  if (!invocation.over || !invocation.response->done()) return;
+  if (!InvocationIs(InvocationState::kOver) || !invocation.response->done()) return;
   Reply reply;
   reply.set_id(invocation.call_id);
   *reply.mutable_invocation_result() = invocation.result;

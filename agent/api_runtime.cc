@@ -54,7 +54,6 @@ void ApiRuntime::Start(uint64_t call_id, const agent::v1::StartRuntime& start) {
 
   Process::Callbacks callbacks;
   callbacks.failed = [this](const StartFailure& failure) {
-    init_failed_ = true;
     init_error_ = MakeFunctionError("Runtime.InvalidEntrypoint", failure.message);
   };
   callbacks.ended = [this](const ProcessExit& exit) { RuntimeEnded(exit); };
@@ -64,7 +63,7 @@ void ApiRuntime::Start(uint64_t call_id, const agent::v1::StartRuntime& start) {
 
   process_ = *process;
   start_call_id_ = call_id;
-  init_failed_ = false;
+  init_error_.reset();
   max_response_bytes_ =
       start.max_response_bytes() == 0 ? kMaxResponseBytes : start.max_response_bytes();
   api_->RuntimeStarted(max_response_bytes_);
@@ -73,7 +72,6 @@ void ApiRuntime::Start(uint64_t call_id, const agent::v1::StartRuntime& start) {
     init_timer_ = context_->loop->After(
         start.init_timeout_ms() * 1'000'000, [this, timeout_ms = start.init_timeout_ms()] {
           init_timer_ = 0;
-          init_failed_ = true;
           init_error_ =
               MakeFunctionError("Runtime.InitTimeout",
                                 absl::StrCat("the runtime did not ask for an invocation within ",
@@ -95,11 +93,11 @@ void ApiRuntime::OnRuntimeIdle() {
   error_log_->set_request_id("");
   if (start_call_id_ != 0) {
     // Too late when it is being killed for its time-out: RuntimeEnded answers.
-    if (!init_failed_) FinishStart(nullptr);
+    if (!init_error_.has_value()) FinishStart(nullptr);
     return;
   }
   if (hooks_done_) return FinishHooks(nullptr);
-  if (invocation_ != nullptr && invocation_->answered && !invocation_->over) {
+  if (InvocationIs(InvocationState::kAnswered)) {
     const UsageSnapshot end = TakeSnapshot(process_->cgroup());
     InvocationOver(&end, /*reusable=*/!process_->killed());
   }
@@ -108,7 +106,6 @@ void ApiRuntime::OnRuntimeIdle() {
 void ApiRuntime::OnInitError(FunctionError error) {
   if (start_call_id_ == 0) return FailHooks(std::move(error));
   // Answered when nothing of it runs any more: RuntimeEnded.
-  init_failed_ = true;
   init_error_ = std::move(error);
   process_->Kill(KillReason::kRequested);
 }
@@ -132,7 +129,7 @@ void ApiRuntime::RuntimeEnded(const ProcessExit& exit) {
   Process* const process = process_;
   const bool starting = start_call_id_ != 0;
   if (starting) {
-    FunctionError error = init_failed_ ? init_error_ : ErrorOfExit(exit, "runtime");
+    const FunctionError error = init_error_.value_or(ErrorOfExit(exit, "runtime"));
     FinishStart(&error);
   }
   process_ = nullptr;
@@ -145,21 +142,29 @@ void ApiRuntime::RuntimeEnded(const ProcessExit& exit) {
     hook_error_.reset();
     return std::exchange(hooks_done_, nullptr)(&error);
   }
-  if (invocation_ == nullptr || invocation_->over || !invocation_->offered) {
+  EndInvocationWith(*process, exit);
+}
+
+void ApiRuntime::EndInvocationWith(const Process& process, const ProcessExit& exit) {
+  using State = InvocationState;
+  const bool collecting = InvocationIs(State::kCollecting);
+  if (invocation_ == nullptr || collecting || InvocationIs(State::kOver)) {
     agent::v1::Event event;
     *event.mutable_runtime_exited()->mutable_exit() = exit;
     context_->send_event(std::move(event));
+    if (!collecting) return;
+    // The payload is still on its way: no user code has seen it.
+    SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
+               MakeFunctionError("Runtime.ExitError", "the runtime ended between invocations"));
+    return InvocationOver(nullptr, /*reusable=*/false);
   }
-  if (invocation_ == nullptr || invocation_->over) return;
-  if (!invocation_->answered) {
-    if (invocation_->cancelled) {
-      SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
-                 MakeFunctionError("Runtime.Cancelled", "the invocation was cancelled"));
-    } else {
-      SetFailure(OutcomeOfExit(exit), ErrorOfExit(exit, "runtime"));
-    }
+  if (InvocationIs(State::kCancelling)) {
+    SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR,
+               MakeFunctionError("Runtime.Cancelled", "the invocation was cancelled"));
+  } else if (InvocationIs(State::kOffered)) {
+    SetFailure(OutcomeOfExit(exit), ErrorOfExit(exit, "runtime"));
   }
-  InvocationOver(&process->end_snapshot(), /*reusable=*/false);
+  InvocationOver(&process.end_snapshot(), /*reusable=*/false);
 }
 
 }  // namespace hearth::agent

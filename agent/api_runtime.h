@@ -9,6 +9,7 @@
 
 #include "agent/api_payload.h"
 #include "agent/context.h"
+#include "agent/invocation_state.h"
 #include "agent/runtime_api.h"
 
 namespace hearth::agent {
@@ -65,10 +66,7 @@ class ApiRuntime : public RuntimeApiDelegate {
     uint64_t sampled_peak_bytes = 0;
     EventLoop::TimerId deadline = 0;
     EventLoop::TimerId sampler = 0;
-    bool offered = false;
-    bool answered = false;  // The runtime has said what came of it.
-    bool cancelled = false;
-    bool over = false;  // `result` is complete; the response may still be on its way.
+    InvocationState state = InvocationState::kCollecting;
     agent::v1::InvocationResult result;
   };
 
@@ -77,6 +75,10 @@ class ApiRuntime : public RuntimeApiDelegate {
   void FinishStart(const agent::v1::FunctionError* error);
   void FinishHooks(const agent::v1::FunctionError* error);
   void RuntimeEnded(const agent::v1::ProcessExit& exit);
+  void EndInvocationWith(const Process& process, const agent::v1::ProcessExit& exit);
+  // Whether `invocation_` is there and in `state`.
+  bool InvocationIs(InvocationState state) const;
+  bool AdvanceInvocation(InvocationEvent event);
   void PayloadArrived(bool aborted);
   void Offer();
   void Sample();
@@ -91,9 +93,8 @@ class ApiRuntime : public RuntimeApiDelegate {
   uint64_t max_response_bytes_ = 0;
   uint64_t start_call_id_ = 0;  // While the start is not answered.
   EventLoop::TimerId init_timer_ = 0;
-  agent::v1::FunctionError init_error_;
-  bool init_failed_ = false;
-  HooksDone hooks_done_;  // While hooks run.
+  std::optional<agent::v1::FunctionError> init_error_;  // Of a start that failed.
+  HooksDone hooks_done_;                                // While hooks run.
   std::optional<agent::v1::FunctionError> hook_error_;
   Process* process_ = nullptr;  // Null when none runs.
   std::unique_ptr<LogPump> output_log_;

@@ -39,7 +39,7 @@ void ApiRuntime::FailHooks(FunctionError error) {
 
 void ApiRuntime::OnRuntimeSuspended() {
   if (start_call_id_ != 0) {
-    if (!init_failed_) FinishStart(nullptr);
+    if (!init_error_.has_value()) FinishStart(nullptr);
     return;
   }
   if (hooks_done_) FinishHooks(nullptr);
@@ -48,7 +48,7 @@ void ApiRuntime::OnRuntimeSuspended() {
 void ApiRuntime::OnRestoreError(FunctionError error) {
   if (hooks_done_) return FailHooks(std::move(error));
   // Nothing was snapshotted: the runtime was told to go on because there is an invocation.
-  if (invocation_ != nullptr && !invocation_->over) {
+  if (invocation_ != nullptr && !InvocationIs(InvocationState::kOver)) {
     SetFailure(agent::v1::OUTCOME_FUNCTION_ERROR, std::move(error));
   }
   process_->Kill(KillReason::kRequested);

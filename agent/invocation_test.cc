@@ -210,6 +210,29 @@ TEST_CASE("runtime api: a payload that never arrives whole reaches no user code"
   REQUIRE(function.Invoke("2", "1").response == "1");
 }
 
+TEST_CASE(
+    "runtime api: an invocation whose payload is on its way when the runtime ends has not begun") {
+  if (!TestAgent::Possible()) return;
+  Folder folder;
+  folder.Add("f.py", "def handler(event, context): return 1\n");
+  Function function(StartRuntime::INTERFACE_RUNTIME_API, Python(), "f.handler", folder.path);
+  REQUIRE(function.Invoke("1", "1").response == "1");
+  Call call;
+  const uint32_t request = function.host().NewStream();
+  const uint32_t response = function.host().NewStream();
+  call.mutable_invoke()->set_invocation_id("2");
+  call.mutable_invoke()->set_request_stream(request);
+  call.mutable_invoke()->set_response_stream(response);
+  const uint64_t id = function.host().Send(call);
+  function.host().Write(request, "{\"half\":", /*end=*/false);
+  function.agent.KillUserCode();
+  const Invoked invoked = function.Finish({id, request, response});
+  REQUIRE(invoked.result.error().type() == "Runtime.ExitError");
+  REQUIRE_FALSE(invoked.result.user_code_started());
+  REQUIRE_FALSE(invoked.result.reusable());
+  REQUIRE_FALSE(invoked.result.has_usage());
+}
+
 TEST_CASE("runtime api: a runtime that ends between invocations is reported") {
   if (!TestAgent::Possible()) return;
   Folder folder;

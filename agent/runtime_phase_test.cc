@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "agent/invocation_state.h"
 #include "agent/park_state.h"
 #include "agent/process.h"
 
@@ -59,6 +60,29 @@ TEST_CASE("runtime phase: exactly the moves of docs/agent-states.md are legal") 
           it == legal.end() ? std::nullopt : std::optional<Phase>(it->second);
       INFO(RuntimePhaseName(phase) << ", event " << e);
       REQUIRE(NextPhase(phase, event) == expected);
+    }
+  }
+}
+
+TEST_CASE("invocation state: exactly the moves of docs/agent-states.md are legal") {
+  using State = InvocationState;
+  using Move = InvocationEvent;
+  const std::map<std::pair<State, Move>, State> legal = {
+      {{State::kCollecting, Move::kOffer}, State::kOffered},
+      {{State::kCollecting, Move::kAnswer}, State::kAnswered},
+      {{State::kOffered, Move::kCancel}, State::kCancelling},
+      {{State::kOffered, Move::kAnswer}, State::kAnswered},
+      {{State::kCancelling, Move::kAnswer}, State::kAnswered},
+      {{State::kAnswered, Move::kAnswer}, State::kAnswered},
+      {{State::kAnswered, Move::kEnd}, State::kOver},
+  };
+  for (int s = 0; s <= static_cast<int>(State::kOver); ++s) {
+    for (int e = 0; e <= static_cast<int>(Move::kEnd); ++e) {
+      const auto it = legal.find({static_cast<State>(s), static_cast<Move>(e)});
+      const std::optional<State> expected =
+          it == legal.end() ? std::nullopt : std::optional<State>(it->second);
+      INFO("state " << s << ", event " << e);
+      REQUIRE(NextInvocationState(static_cast<State>(s), static_cast<Move>(e)) == expected);
     }
   }
 }
