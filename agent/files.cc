@@ -8,38 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
+#include "vmm/base/utf8.h"
 
 namespace hearth::agent {
-namespace {
-
-// The length of the UTF-8 sequence at the front of `text` (RFC 3629: no overlong forms, no
-// surrogates, nothing above U+10FFFF), or 0 when there is none.
-size_t SequenceLength(absl::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  size_t length = 0;
-  unsigned char low = 0x80;
-  unsigned char high = 0xbf;
-  if (first >= 0xc2 && first <= 0xdf) {
-    length = 2;
-  } else if (first >= 0xe0 && first <= 0xef) {
-    length = 3;
-    if (first == 0xe0) low = 0xa0;
-    if (first == 0xed) high = 0x9f;
-  } else if (first >= 0xf0 && first <= 0xf4) {
-    length = 4;
-    if (first == 0xf0) low = 0x90;
-    if (first == 0xf4) high = 0x8f;
-  }
-  if (length == 0 || text.size() < length || byte(1) < low || byte(1) > high) return 0;
-  for (size_t i = 2; i < length; ++i) {
-    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
-  }
-  return length;
-}
-
-}  // namespace
 
 absl::StatusOr<std::string> ReadSmallFd(int fd) {
   std::string text;
@@ -92,7 +63,7 @@ uint64_t NumberAfter(absl::string_view text, absl::string_view key) {
 std::string Utf8(absl::string_view text, size_t max_bytes) {
   std::string out;
   while (!text.empty()) {
-    const size_t length = SequenceLength(text);
+    const size_t length = Utf8SequenceBytes(text);
     if (out.size() + (length == 0 ? 1 : length) > max_bytes) break;
     if (length == 0) {
       out.push_back('?');

@@ -8,29 +8,17 @@
 #include "absl/strings/substitute.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "vmm/base/status.h"
+#include "vmm/base/utf8.h"
 
 namespace hearth::libvirt {
 namespace {
 
 constexpr size_t kUuidBytes = 36;
 
-// Bytes of the UTF-8 sequence that `text` begins with; 0 when it is none.
+// As of UTF-8, but for U+FFFE and U+FFFF, which XML 1.0 excludes.
 size_t SequenceBytes(absl::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t lead = byte(0);
-  if (lead < 0x80) return 1;
-  const size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  if (lead < 0xC2 || lead > 0xF4 || text.size() < size) return 0;
-  for (size_t i = 1; i < size; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates, beyond U+10FFFF, and U+FFFE and U+FFFF, which XML 1.0 excludes.
-  if (lead == 0xE0 && byte(1) < 0xA0) return 0;
-  if (lead == 0xED && byte(1) > 0x9F) return 0;
-  if (lead == 0xF0 && byte(1) < 0x90) return 0;
-  if (lead == 0xF4 && byte(1) > 0x8F) return 0;
-  if (lead == 0xEF && byte(1) == 0xBF && byte(2) >= 0xBE) return 0;
-  return size;
+  const size_t size = Utf8SequenceBytes(text);
+  return size == 3 && text.substr(0, 2) == "\xEF\xBF" && text[2] >= '\xBE' ? 0 : size;
 }
 
 absl::Status Check(const DomainSpec& spec) {
