@@ -62,7 +62,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
  public:
   Instance(const InstanceContext* context, VersionPtr version, std::string id);
 
-  // From nothing to an agent that is configured. UNAVAILABLE with what went wrong, or CANCELLED.
+  // From nothing to an agent that is configured. `to_be_saved`: it is to be a snapshot and will not
+  // serve. UNAVAILABLE with what went wrong, or CANCELLED.
   absl::Status Boot(const Cancellation& cancellation, bool to_be_saved = false);
   // Starts the function's runtime. FAILED_PRECONDITION with a FunctionError payload when the
   // function failed, else as Boot().
@@ -118,7 +119,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   using MachineMaker = std::function<absl::StatusOr<std::unique_ptr<Machine>>(UniqueFd console)>;
   absl::Status MakeMachine(const MachineMaker& maker) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<UniqueFd> MakeConsole() ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<std::unique_ptr<Machine>> Create(UniqueFd console, bool to_be_saved);
+  absl::StatusOr<std::unique_ptr<Machine>> Create(UniqueFd console);
   absl::Status CallPrepareSnapshot();
   absl::Status CallRestore(RestoreTimes* times) ABSL_LOCKS_EXCLUDED(mutex_);
   std::string Hostname() const;
@@ -138,6 +139,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   const std::string id_;
   const absl::Time created_ = absl::Now();
   LogRelay logs_;
+  bool to_be_saved_ = false;  // Of the thread that boots it.
   std::atomic<bool> usable_{true};
 
   absl::Mutex power_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);

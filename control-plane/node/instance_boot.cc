@@ -87,15 +87,16 @@ std::map<std::string, std::string> Instance::Environment() const {
 absl::Status Instance::Boot(const Cancellation& cancellation, bool to_be_saved) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
   const absl::Time deadline = absl::Now() + context_->config->boot_timeout;
-  absl::Status status = MakeMachine(
-      [this, to_be_saved](UniqueFd console) { return Create(std::move(console), to_be_saved); });
+  to_be_saved_ = to_be_saved;
+  absl::Status status =
+      MakeMachine([this](UniqueFd console) { return Create(std::move(console)); });
   if (status.ok()) status = machine()->Start();
   if (status.ok()) status = Connect(deadline);
   if (status.ok()) status = Configure(deadline);
   return status.ok() ? status : Explain(status, "starting an instance", cancellation);
 }
 
-absl::StatusOr<std::unique_ptr<Machine>> Instance::Create(UniqueFd console, bool to_be_saved) {
+absl::StatusOr<std::unique_ptr<Machine>> Instance::Create(UniqueFd console) {
   MachineSpec spec;
   spec.id = id_;
   spec.memory_mib = version_->memory_mib;
@@ -106,7 +107,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Instance::Create(UniqueFd console, bool
   }
   spec.disks = DisksOf(*context_->config, *version_);
   spec.console = std::move(console);
-  spec.to_be_saved = to_be_saved;
+  spec.to_be_saved = to_be_saved_;
   return context_->config->backend->Create(std::move(spec));
 }
 
@@ -211,6 +212,8 @@ absl::Status Instance::CallStartRuntime() {
   start.set_memory_mib(version_->memory_mib);
   start.set_init_timeout_ms(absl::ToInt64Milliseconds(version_->init_timeout));
   start.set_max_response_bytes(context_->config->max_response_bytes);
+  // Told so, a runtime written for SnapStart asks for restore/next, and its hooks run.
+  start.set_snapshot(to_be_saved_);
 
   const absl::StatusOr<agent::v1::Reply> reply = session()->Call(
       std::move(call), absl::Now() + version_->init_timeout + context_->config->timeout_grace);

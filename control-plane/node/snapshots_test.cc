@@ -104,6 +104,23 @@ TEST_CASE(
   CHECK(fixture.node().ListInstances().at(0).start_kind() == hearth::v1::RESTORED);
 }
 
+TEST_CASE("snapshots: only the runtime of a template is told that it is to be snapshotted") {
+  absl::Mutex mutex;
+  std::vector<bool> told;
+  FakeScript script;
+  script.on_start = [&](const agent::v1::StartRuntime& start) {
+    absl::MutexLock lock(&mutex);
+    told.push_back(start.snapshot());
+  };
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  fixture.world->failing_restores = 1;
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  absl::MutexLock lock(&mutex);
+  CHECK(told == std::vector<bool>{true, false});
+}
+
 TEST_CASE("snapshots: every restored instance gets an identity, entropy and time of its own") {
   absl::Mutex mutex;
   std::vector<agent::v1::RestoreInstance> restores;

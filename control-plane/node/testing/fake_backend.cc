@@ -244,6 +244,7 @@ void FakeAgent::OnCall(agent::v1::Call call) {
       if (script_.answers_configure) Reply(call.id());
       break;
     case agent::v1::Call::kStartRuntime:
+      if (script_.on_start) script_.on_start(call.start_runtime());
       if (!script_.answers_init) break;
       *reply.mutable_runtime_started() = script_.started;
       mux_.SendReply(reply).IgnoreError();

@@ -45,7 +45,8 @@ struct FakeScript {
   bool answers_restore = true;
   agent::v1::SnapshotPrepared prepared;
   agent::v1::InstanceRestored restored;  // Its boot id is made up unless it is set.
-  // Called with each RestoreInstance.
+  // Called with each StartRuntime, RestoreInstance.
+  std::function<void(const agent::v1::StartRuntime&)> on_start;
   std::function<void(const agent::v1::RestoreInstance&)> on_restore;
   // Called when the whole payload is there. Default: echoes it.
   std::function<FakeAnswer(const agent::v1::Invoke&, const std::string& payload)> invoke;

@@ -100,6 +100,16 @@ def commands(world):
         check(hearth.json("snapshots", "list")["snapshots"] == [], "it goes with its function")
 
 
+@case("snapshots: a bootstrap that uses restore/next runs its hook before the first invocation of each instance", "clones")
+def restore_next(world):
+    with Hearth(world.programs, idle_stop=0, idle_pause=0) as hearth:
+        hearth.deploy("snapstart")
+        for _ in range(2):
+            answer = hearth.invoke("snapstart")
+            check(start_kind(answer) == "RESTORED", str(answer["invocation"]))
+            check(answer["payload"] == {"type": "snap-start", "events": "init,restored,renewed,invoked"}, str(answer["payload"]))
+
+
 @case("snapshots: off, every instance boots")
 def off(world):
     with Hearth(world.programs, extra=["--snapshots=off"]) as hearth:
@@ -109,6 +119,9 @@ def off(world):
         code, out, err = hearth.cli("snapshots", "rebuild", "echo")
         check(code == 1, f"{code}: {err}")
         check_in("--snapshots=off", err)
+        hearth.deploy("snapstart")
+        told = hearth.invoke("snapstart")["payload"]
+        check(told == {"type": "on-demand", "events": "init,invoked"}, str(told))
 
 
 @case("snapshots: they outlive a hearthd that is killed, VMMs that wait do not", "hearth-vmm")
