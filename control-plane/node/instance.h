@@ -56,8 +56,8 @@ struct SavedMachine {
   UniqueFd memory;
 };
 
-// Boot() and Initialise(), or Restore() instead, are called once, by the thread that got the new
-// member from the pool, and Wake() by the one that holds it. The rest is thread-safe.
+// Boot() and Initialise(), or Restore() and Unpark() instead, are called once, by the thread that
+// got the new member from the pool, and Wake() by the one that holds it. The rest is thread-safe.
 class Instance final : public PoolMember, public std::enable_shared_from_this<Instance> {
  public:
   Instance(const InstanceContext* context, VersionPtr version, std::string id);
@@ -72,12 +72,15 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   // Behind Initialise(), once: runs the hooks, parks the agent and saves the machine, which is to
   // be ended then. A hook's failure as Initialise()'s.
   absl::StatusOr<SavedMachine> Save(const Cancellation& cancellation);
-  // From a snapshot to an instance that may serve, which holds the snapshot from then on. A hook's
-  // failure is FAILED_PRECONDITION with a FunctionError payload; else UNAVAILABLE, CANCELLED, or
-  // what the backend says of the snapshot: FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED.
+  // From a snapshot, which it holds from then on, to an agent that is parked: no user code runs.
+  // UNAVAILABLE, CANCELLED, or what the backend says of the snapshot: FAILED_PRECONDITION,
+  // INVALID_ARGUMENT, UNIMPLEMENTED.
   absl::Status Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
                        std::vector<MachineDisk> disks, const Cancellation& cancellation,
                        RestoreTimes* times);
+  // Behind Restore(), when there is a request: its own identity, then the hooks; it may serve. A
+  // hook's failure is FAILED_PRECONDITION with a FunctionError payload; else UNAVAILABLE, CANCELLED.
+  absl::Status Unpark(const Cancellation& cancellation, RestoreTimes* times);
   // Given back when the machine and its host resources are gone.
   void KeepWhileAlive(std::shared_ptr<void> lease) ABSL_LOCKS_EXCLUDED(mutex_);
   // Of a restored one: the pages that were used so far.
@@ -122,6 +125,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   absl::StatusOr<std::unique_ptr<Machine>> Create(UniqueFd console);
   absl::Status CallPrepareSnapshot();
   absl::Status CallRestore(RestoreTimes* times) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status ExplainRestore(const absl::Status& status, const Cancellation& cancellation);
   std::string Hostname() const;
   std::map<std::string, std::string> Environment() const;
   absl::Status Connect(absl::Time deadline);

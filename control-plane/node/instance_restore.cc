@@ -93,9 +93,20 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
   times->machine = lap();
   if (status.ok()) status = Connect(deadline);
   times->agent = lap();
-  if (status.ok()) status = CallRestore(times);
-  times->identity = lap();
+  return status.ok() ? status : ExplainRestore(status, cancellation);
+}
+
+absl::Status Instance::Unpark(const Cancellation& cancellation, RestoreTimes* times) {
+  const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
+  const absl::Time begin = absl::Now();
+  const absl::Status status = CallRestore(times);
+  times->identity = absl::Now() - begin;
   if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
+  return ExplainRestore(status, cancellation);
+}
+
+absl::Status Instance::ExplainRestore(const absl::Status& status,
+                                      const Cancellation& cancellation) {
   const absl::Status explained = Explain(status, "restoring an instance", cancellation);
   // Kept apart, for a busy host makes restores late and is not the snapshot's fault.
   return absl::IsDeadlineExceeded(status) && !absl::IsCancelled(explained)

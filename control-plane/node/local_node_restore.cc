@@ -81,6 +81,7 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
   if (made.ok()) {
     made = instance.Restore(snapshot, *std::move(disks), cancellation, &held.restored);
   }
+  if (made.ok()) made = instance.Unpark(cancellation, &held.restored);
   if (!made.ok()) {
     if (WasDrained(held)) return EndedWhileStarting();
     const bool own = made.GetPayload(kFunctionErrorPayload).has_value();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the node makes snapshots: a template is booted, initialised, parked, saved and ended; what
-// was saved is stored and restored once, which records its working set; then it serves.
+// was saved is stored and restored once, up to parked, which records its working set; then it
+// serves.
 #include <spdlog/spdlog.h>
 
 #include <utility>
@@ -85,9 +86,10 @@ absl::Status LocalNode::Impl::Try(const VersionPtr& version, const Header& heade
   ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held, HoldNew(version, cancellation));
   const std::shared_ptr<Instance> instance = held->instance;
   if (!Lease(*instance, *snapshot)) return absl::UnavailableError("it is in use already");
-  RETURN_IF_ERROR(MakeRestored(*held, snapshot, cancellation));
-  // No invocation has seen it, and none will: the first one is to be served as all others are.
-  held->reusable = false;
+  ASSIGN_OR_RETURN(std::vector<MachineDisk> disks, DisksFor(*version, header.images()));
+  RestoreTimes times;
+  // It stays parked: user code is never run without a request.
+  RETURN_IF_ERROR(instance->Restore(snapshot, std::move(disks), cancellation, &times));
   absl::StatusOr<WorkingSet> used = WorkingSet();
   if (capabilities.hot_restore) used = instance->GetWorkingSet();
   held.reset();

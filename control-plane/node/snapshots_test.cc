@@ -142,7 +142,7 @@ TEST_CASE("snapshots: every restored instance gets an identity, entropy and time
     REQUIRE(second.ok());
   }
   absl::MutexLock lock(&mutex);
-  REQUIRE(restores.size() == 3);
+  REQUIRE(restores.size() == 2);
   std::set<std::string> ids, hostnames, entropies;
   for (const auto& restore : restores) {
     ids.insert(restore.instance_id());
@@ -153,9 +153,9 @@ TEST_CASE("snapshots: every restored instance gets an identity, entropy and time
     CHECK(restore.environment().at("A") == "b");
     CHECK(restore.hook_timeout_ms() == 10'000);
   }
-  CHECK(ids.size() == 3);
-  CHECK(hostnames.size() == 3);
-  CHECK(entropies.size() == 3);
+  CHECK(ids.size() == 2);
+  CHECK(hostnames.size() == 2);
+  CHECK(entropies.size() == 2);
 }
 
 std::unique_ptr<Reservation> Reserve(NodeFixture& fixture, hearth::v1::StartKind start) {
@@ -303,13 +303,37 @@ TEST_CASE("snapshots: one that is damaged and cannot be made anew is listed with
   CHECK(fixture.disk->size() == 0);
 }
 
-TEST_CASE("snapshots: a hook that fails is the function's own failure") {
+TEST_CASE("snapshots: a deployment restores its snapshot, but runs no user code of it") {
+  std::atomic<int> unparked{0};
   FakeScript script;
-  SECTION("before the snapshot") { script.prepared.mutable_error()->set_type("Runtime.HookError"); }
-  SECTION("after the restore") { script.restored.mutable_error()->set_type("Runtime.HookError"); }
+  script.on_restore = [&](const agent::v1::RestoreInstance&) { ++unparked; };
   NodeFixture fixture(script);
   fixture.WithSnapshots();
-  const absl::Status status = Prepare(fixture).status();
+  REQUIRE(Prepare(fixture).ok());
+  REQUIRE(
+      fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).ok());
+  CHECK(fixture.world->restored == 2);
+  CHECK(unparked == 0);
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  CHECK(unparked == 1);
+}
+
+TEST_CASE("snapshots: a hook that fails is the function's own failure") {
+  FakeScript script;
+  bool prepares = false;
+  SECTION("before the snapshot") { script.prepared.mutable_error()->set_type("Runtime.HookError"); }
+  SECTION("after the restore, which waits for a request") {
+    script.restored.mutable_error()->set_type("Runtime.HookError");
+    prepares = true;
+  }
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  absl::Status status = Prepare(fixture).status();
+  CHECK(status.ok() == prepares);
+  if (prepares) {
+    StringSink sink;
+    status = fixture.Invoke("x", &sink).status();
+  }
   CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
   hearth::v1::FunctionError error;
   REQUIRE(status.GetPayload(kFunctionErrorPayload).has_value());
@@ -317,7 +341,7 @@ TEST_CASE("snapshots: a hook that fails is the function's own failure") {
   CHECK(error.type() == "Runtime.HookError");
   fixture.node().Drain("", false).IgnoreError();
   CHECK(fixture.world->alive == 0);
-  CHECK(fixture.disk->size() == 0);
+  CHECK(fixture.disk->size() == (prepares ? 1 : 0));
 }
 
 TEST_CASE("snapshots: a version that cannot be saved or stored is ready without a snapshot") {
@@ -373,6 +397,7 @@ TEST_CASE("snapshots: a version without one is booted, and gets one in the backg
 TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at whatever stage") {
   Cancellation cancellation;
   FakeScript script;
+  bool while_restored = false, at_the_end = false;
   std::function<void(PrepareStage, int)> progress;
   SECTION("while it boots") {
     script.answers_configure = false;
@@ -395,15 +420,12 @@ TEST_CASE("snapshots: a prepare that is cancelled leaves nothing behind, at what
       if (stage == PrepareStage::kSnapshot && percent == 30) cancellation.Cancel();
     };
   }
-  SECTION("while it is restored for the first time") {
-    script.answers_restore = false;
-    script.on_restore = [&](const agent::v1::RestoreInstance&) { cancellation.Cancel(); };
-  }
-  SECTION("at the very end") {
-    script.on_restore = [&](const agent::v1::RestoreInstance&) { cancellation.Cancel(); };
-  }
+  SECTION("while it is restored for the first time") { while_restored = true; }
+  SECTION("at the very end") { at_the_end = true; }
   NodeFixture fixture(script);
   fixture.WithSnapshots();
+  if (while_restored) fixture.world->on_restore = [&](const auto&) { cancellation.Cancel(); };
+  if (at_the_end) fixture.world->on_working_set = [&] { cancellation.Cancel(); };
   const absl::Status status =
       fixture.node().Prepare(fixture.default_version, progress, cancellation).status();
   CHECK(status.code() == absl::StatusCode::kCancelled);

@@ -85,6 +85,7 @@ class FakeMachine final : public Machine {
     return absl::OkStatus();
   }
   absl::StatusOr<WorkingSet> GetWorkingSet() override {
+    if (world_->on_working_set) world_->on_working_set();
     const auto page = static_cast<uint32_t>(++world_->working_sets);
     return WorkingSet{{0, 1, true}, {page, 1, false}};
   }

@@ -75,6 +75,8 @@ struct FakeWorld {
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
   // Called when a machine is restored, before it is there.
   std::function<void(const RestoreSpec&)> on_restore;
+  // Called when a machine is asked for its working set.
+  std::function<void()> on_working_set;
 };
 
 class FakeBackend final : public MachineBackend {
