@@ -28,6 +28,7 @@ struct Parsed {
   UsageOptions usage;
   DoctorOptions doctor;
   std::vector<std::string> environment;
+  std::vector<std::string> secrets;
   std::string command;
   std::function<int(Session&)> run;
 };
@@ -53,6 +54,12 @@ void AddDeploy(CLI::App& app, Parsed* parsed) {
                                   config->environment[entry.substr(0, equals)] =
                                       entry.substr(equals + 1);
                                 }
+                                for (const std::string& entry : parsed->secrets) {
+                                  const size_t equals = entry.find('=');
+                                  auto& secret = config->secrets[entry.substr(0, equals)];
+                                  if (equals != std::string::npos)
+                                    secret = entry.substr(equals + 1);
+                                }
                                 if (!parsed->command.empty())
                                   config->command = {"/bin/sh", "-c", parsed->command};
                                 return Deploy(session, *options);
@@ -68,6 +75,11 @@ void AddDeploy(CLI::App& app, Parsed* parsed) {
   command->add_option("--interface", config->interface, "As \"interface\": runtime-api or stdio");
   command->add_option("--command", parsed->command, "A shell command, instead of \"command\"");
   command->add_option("--env", parsed->environment, "NAME=VALUE, as in \"environment\"; repeat it")
+      ->expected(1)
+      ->take_all();
+  command
+      ->add_option("--secret", parsed->secrets,
+                   "NAME, with its value in the environment, or NAME=VALUE; repeat it")
       ->expected(1)
       ->take_all();
   command->add_flag("--keep-live", options->keep_live, "Leave the alias `live` where it is");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -17,8 +18,8 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kFields[] = {
-    "runtime",   "handler",        "interface",          "command",    "description",
-    "memoryMib", "timeoutSeconds", "initTimeoutSeconds", "environment"};
+    "runtime",   "handler",        "interface",          "command",     "description",
+    "memoryMib", "timeoutSeconds", "initTimeoutSeconds", "environment", "secrets"};
 
 [[noreturn]] void BadField(const std::string& source, const std::string& field,
                            const std::string& wanted, const json& found) {
@@ -65,6 +66,18 @@ std::map<std::string, std::string> EnvironmentField(const std::string& source, c
     environment[name] = entry.get<std::string>();
   }
   return environment;
+}
+
+std::map<std::string, std::optional<std::string>> SecretsField(const std::string& source,
+                                                               const json& value) {
+  constexpr char kWanted[] = "a list of names, whose values come from the environment";
+  if (!value.is_array()) BadField(source, "secrets", kWanted, value);
+  std::map<std::string, std::optional<std::string>> secrets;
+  for (const json& name : value) {
+    if (!name.is_string()) BadField(source, "secrets", kWanted, name);
+    secrets[name.get<std::string>()] = std::nullopt;
+  }
+  return secrets;
 }
 
 // How many letters must change, for "did you mean".
@@ -143,6 +156,8 @@ FunctionConfig ParseConfig(const std::string& text, const std::string& source) {
       config.init_timeout_seconds = SecondsField(source, field, value);
     } else if (field == "environment") {
       config.environment = EnvironmentField(source, value);
+    } else if (field == "secrets") {
+      config.secrets = SecretsField(source, value);
     } else {
       UnknownField(source, field);
     }
@@ -175,6 +190,7 @@ void Override(const FunctionConfig& overrides, FunctionConfig* config) {
   if (overrides.timeout_seconds) config->timeout_seconds = overrides.timeout_seconds;
   if (overrides.init_timeout_seconds) config->init_timeout_seconds = overrides.init_timeout_seconds;
   for (const auto& [name, value] : overrides.environment) config->environment[name] = value;
+  for (const auto& [name, value] : overrides.secrets) config->secrets[name] = value;
 }
 
 hearth::v1::VersionSpec ToSpec(const FunctionConfig& config, const std::string& source) {
@@ -230,6 +246,14 @@ hearth::v1::VersionSpec ToSpec(const FunctionConfig& config, const std::string& 
   set_seconds("initTimeoutSeconds", config.init_timeout_seconds,
               [&] { return spec.mutable_init_timeout(); });
   spec.mutable_environment()->insert(config.environment.begin(), config.environment.end());
+  for (const auto& [name, value] : config.secrets) {
+    const char* const given = value ? value->c_str() : std::getenv(name.c_str());
+    if (given == nullptr) {
+      throw UsageError(source + ": the secret " + name + " is not in the environment",
+                       {"Set the variable " + name + " for this command."});
+    }
+    (*spec.mutable_secrets())[name] = given;
+  }
   return spec;
 }
 

@@ -2,7 +2,8 @@
 // hearth.json: how a folder is to be run.
 //
 //   {"runtime": "python3.11", "handler": "app.handler", "memoryMib": 256, "timeoutSeconds": 30,
-//    "interface": "runtime-api", "command": ["./program"], "environment": {"KEY": "value"}}
+//    "interface": "runtime-api", "command": ["./program"], "environment": {"KEY": "value"},
+//    "secrets": ["TOKEN"]}
 #pragma once
 
 #include <map>
@@ -28,6 +29,8 @@ struct FunctionConfig {
   std::optional<double> timeout_seconds;
   std::optional<double> init_timeout_seconds;
   std::map<std::string, std::string> environment;
+  // Without a value it is taken from the environment of this command; the file has no values.
+  std::map<std::string, std::optional<std::string>> secrets;
 };
 
 // Reads DIR/hearth.json; an absent file is an empty config. Throws UsageError that names the file
@@ -36,7 +39,7 @@ FunctionConfig ReadConfig(const std::string& directory);
 // `source` is what messages call the text.
 FunctionConfig ParseConfig(const std::string& text, const std::string& source);
 
-// What `overrides` sets replaces; its environment is added to.
+// What `overrides` sets replaces; its environment and secrets are added to.
 void Override(const FunctionConfig& overrides, FunctionConfig* config);
 
 // The version to create, without its artifact. Checks what the API could not tell apart (0 and

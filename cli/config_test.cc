@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/config.h"
 
+#include <stdlib.h>
+
 #include <catch2/catch.hpp>
 
 #include "cli/failure.h"
@@ -51,6 +53,22 @@ TEST_CASE("config: the command line replaces what the file says, and adds to the
   CHECK(config.environment == std::map<std::string, std::string>{{"A", "1"}, {"B", "2"}});
 }
 
+TEST_CASE("config: secrets are names, whose values the command line or the environment has") {
+  setenv("HEARTH_TEST_SECRET", "from outside", 1);
+  unsetenv("HEARTH_TEST_NO_SECRET");
+  FunctionConfig config =
+      ParseConfig(R"({"runtime": "a", "secrets": ["HEARTH_TEST_SECRET", "GIVEN"]})", "f");
+  FunctionConfig overrides;
+  overrides.secrets.emplace("GIVEN", "by hand");
+  Override(overrides, &config);
+  const auto spec = ToSpec(config, "f");
+  CHECK(spec.secrets().at("HEARTH_TEST_SECRET") == "from outside");
+  CHECK(spec.secrets().at("GIVEN") == "by hand");
+  CHECK(spec.environment().empty());
+  CHECK(FailureOf(R"({"runtime": "a", "secrets": ["HEARTH_TEST_NO_SECRET"]})").message ==
+        "hearth.json: the secret HEARTH_TEST_NO_SECRET is not in the environment");
+}
+
 TEST_CASE("config: broken JSON is shown with its line and column") {
   const Failure failure = FailureOf("{\n  \"runtime\": \"base\",\n  \"handler\" \"x\"\n}");
   CHECK(failure.exit_code == kExitUsage);
@@ -89,7 +107,8 @@ TEST_CASE("config: each mistake names its field and what it should be") {
       {R"({"runtime": "b", "interface": "runtime-api", "command": ["x"]})",
        "\"command\" belongs to"},
       {R"({"runtime": "b", "environment": {"A": 1}})", "\"environment.A\" must be a string"},
-      {R"({"runtime": "b", "environment": []})", "\"environment\" must be an object"}};
+      {R"({"runtime": "b", "environment": []})", "\"environment\" must be an object"},
+      {R"({"runtime": "b", "secrets": {"A": "b"}})", "\"secrets\" must be a list of names"}};
   for (const auto& [text, wanted] : cases) {
     INFO(text);
     const Failure failure = FailureOf(text);

@@ -29,6 +29,7 @@ inline constexpr char kDeployHelp[] =
     "timeoutSeconds": 30,             of one invocation
     "initTimeoutSeconds": 10,         of what runs before the first one
     "environment": {"KEY": "value"},
+    "secrets": ["TOKEN"],             variables of this command; in no snapshot, never shown
     "interface": "runtime-api",       or "stdio": a process for each invocation, with
     "command": ["./program"]          payload to its stdin, result from its stdout
   }

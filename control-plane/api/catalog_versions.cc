@@ -44,6 +44,7 @@ Catalog::Answer<Version> Catalog::GetVersion(const GetVersionRequest& request) {
     ASSIGN_OR_RETURN(version, Load<Version>(t, Kind::kVersion, request.name()));
     return absl::OkStatus();
   }));
+  HideSecrets(&version);
   version.set_snapshot(parts_.node->SnapshotOf(version.name()));
   return version;
 }
@@ -57,6 +58,7 @@ Catalog::Answer<ListVersionsResponse> Catalog::ListVersions(const ListVersionsRe
                     true, response.mutable_versions(), response.mutable_next_page_token());
   }));
   for (Version& version : *response.mutable_versions()) {
+    HideSecrets(&version);
     version.set_snapshot(parts_.node->SnapshotOf(version.name()));
   }
   return response;

@@ -257,6 +257,7 @@ absl::Status Deployer::Publish(Job& job, const PreparedVersion& prepared) {
         job.metadata.set_percent(100);
         operation->mutable_metadata()->PackFrom(job.metadata);
         Version told = job.version;  // With what is true now, and not kept.
+        HideSecrets(&told);
         told.set_snapshot(prepared.snapshot);
         operation->mutable_response()->PackFrom(told);
         return absl::OkStatus();

@@ -42,6 +42,7 @@ class FakeNode final : public Node {
     }
     progress(PrepareStage::kSnapshot, 50);
     absl::MutexLock lock(&mutex_);
+    prepared_ = version;
     instances_.insert(version->name);
     return PreparedVersion{absl::Milliseconds(20), absl::Milliseconds(7), MakeSnapshot(*version),
                            absl::OkStatus()};
@@ -175,6 +176,11 @@ class FakeNode final : public Node {
     absl::MutexLock lock(&mutex_);
     retained_ = version_uids;
   }
+  // The last that was.
+  VersionPtr prepared() {
+    absl::MutexLock lock(&mutex_);
+    return prepared_;
+  }
   std::vector<VersionPtr> refreshed() {
     absl::MutexLock lock(&mutex_);
     return refreshed_;
@@ -247,6 +253,7 @@ class FakeNode final : public Node {
   bool open_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, hearth::v1::Snapshot> snapshots_ ABSL_GUARDED_BY(mutex_);  // By version.
   int made_snapshots_ ABSL_GUARDED_BY(mutex_) = 0;
+  VersionPtr prepared_ ABSL_GUARDED_BY(mutex_);
   std::vector<VersionPtr> refreshed_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> retained_ ABSL_GUARDED_BY(mutex_);
   absl::Mutex observer_mutex_;

@@ -10,6 +10,7 @@
 #include "control-plane/api/fields.h"
 #include "control-plane/api/names.h"
 #include "control-plane/store/metadata_store.h"
+#include "hearth/v1/resources.pb.h"
 #include "vmm/base/status.h"
 
 namespace hearth::control {
@@ -45,6 +46,9 @@ void Touch(Resource* resource, absl::Time now) {
   resource->clear_etag();
   resource->set_etag(EtagOf(*resource));
 }
+
+// What nobody is told of a version once it is made.
+inline void HideSecrets(hearth::v1::Version* version) { version->mutable_spec()->clear_secrets(); }
 
 // One page of the children of `parent`.
 template <class Resource>

@@ -168,6 +168,31 @@ TEST_CASE("versions: a deploy goes through its stages, and the version becomes l
   CHECK(world.Deploy(f, "echo.handler").name() == f + "/versions/3");  // Never a number twice.
 }
 
+TEST_CASE("versions: secrets reach the node and are told to nobody") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  auto request = world.VersionRequest(f, "echo.handler");
+  (*request.mutable_version()->mutable_spec()->mutable_secrets())["TOKEN"] = "hush";
+  const auto operation = world.Wait(world.Begin(request).name());
+  Version told;
+  REQUIRE(operation.response().UnpackTo(&told));
+  CHECK(world.node->prepared()->secrets.at("TOKEN") == "hush");
+  CHECK(world.node->prepared()->environment.count("TOKEN") == 0);
+  GetVersionRequest get;
+  get.set_name(told.name());
+  ListVersionsRequest list;
+  list.set_parent(f);
+  const auto got = Get<Version>(world.functions, &FunctionService::Stub::GetVersion, get);
+  const auto listed =
+      Get<ListVersionsResponse>(world.functions, &FunctionService::Stub::ListVersions, list);
+  REQUIRE(listed.versions_size() == 1);
+  for (const Version& version : {told, got, listed.versions(0)}) {
+    CHECK(version.spec().runtime() == request.version().spec().runtime());
+    CHECK(version.spec().secrets().empty());
+  }
+  CHECK(operation.SerializeAsString().find("hush") == std::string::npos);
+}
+
 TEST_CASE("versions: a function's own failure is the operation's error, with what it said") {
   World world;
   const std::string f = world.MakeFunction("f");
@@ -214,9 +239,14 @@ TEST_CASE("versions: every wrong field is told, with what to do") {
   spec->mutable_init_timeout()->set_seconds(-1);
   (*spec->mutable_environment())["1A"] = "x";
   (*spec->mutable_environment())["AWS_LAMBDA_X"] = "x";
+  (*spec->mutable_environment())["BOTH"] = "x";
+  (*spec->mutable_secrets())["BOTH"] = "x";
+  (*spec->mutable_secrets())["HEARTH_INSTANCE_ID"] = "x";
+  (*spec->mutable_secrets())["LONG"] = std::string(4096, 'x');
   const std::string all = fields(request);
   for (const char* field : {"runtime", "artifact", "timeout", "init_timeout", "environment['1A']",
-                            "environment['AWS_LAMBDA_X']"}) {
+                            "environment['AWS_LAMBDA_X']", "secrets['BOTH']",
+                            "secrets['HEARTH_INSTANCE_ID']", "environment "}) {
     INFO(field);
     CHECK(all.find(std::string("version.spec.") + field) != std::string::npos);
   }

@@ -45,26 +45,39 @@ void CheckDuration(const google::protobuf::Duration& duration, absl::Duration le
                                       absl::FormatDuration(most)));
 }
 
-void CheckEnvironment(const VersionSpec& spec, FieldViolations* violations) {
+// The bytes that they take.
+size_t CheckVariables(const google::protobuf::Map<std::string, std::string>& variables,
+                      absl::string_view map, FieldViolations* violations) {
   size_t bytes = 0;
-  for (const auto& [key, value] : spec.environment()) {
-    const std::string field = absl::StrCat("version.spec.environment['", key.substr(0, 64), "']");
+  for (const auto& [key, value] : variables) {
+    const std::string field = absl::StrCat("version.spec.", map, "['", key.substr(0, 64), "']");
     bytes += key.size() + value.size() + 2;  // As "key=value" and its end.
     const bool named = !key.empty() && !absl::ascii_isdigit(key[0]) &&
                        std::all_of(key.begin(), key.end(),
                                    [](char c) { return absl::ascii_isalnum(c) || c == '_'; });
     if (!named) violations->Add(field, "a variable's name must match [A-Za-z_][A-Za-z0-9_]*");
     if (absl::StartsWith(key, "AWS_LAMBDA_") || absl::StartsWith(key, "LAMBDA_") ||
-        absl::StartsWith(key, "_HANDLER")) {
+        absl::StartsWith(key, "_HANDLER") || key == "HEARTH_INSTANCE_ID") {
       violations->Add(field, "is set by Hearth; choose another name");
     }
     if (absl::StrContains(value, absl::string_view("\0", 1))) {
       violations->Add(field, "must not hold a zero byte");
     }
   }
+  return bytes;
+}
+
+void CheckEnvironment(const VersionSpec& spec, FieldViolations* violations) {
+  const size_t bytes = CheckVariables(spec.environment(), "environment", violations) +
+                       CheckVariables(spec.secrets(), "secrets", violations);
+  for (const auto& [key, value] : spec.secrets()) {
+    if (spec.environment().count(key) == 0) continue;
+    violations->Add(absl::StrCat("version.spec.secrets['", key.substr(0, 64), "']"),
+                    "is in `environment` too, which is no place for a secret");
+  }
   if (bytes > limits::kMaxEnvironmentBytes) {
     violations->Add("version.spec.environment",
-                    absl::StrCat("has ", bytes, " bytes in all, at most ",
+                    absl::StrCat("has ", bytes, " bytes in all, secrets included; at most ",
                                  limits::kMaxEnvironmentBytes, " are allowed"));
   }
 }

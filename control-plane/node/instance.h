@@ -79,7 +79,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
                        std::vector<MachineDisk> disks, const Cancellation& cancellation,
                        RestoreTimes* times);
   // Behind Restore(), when there is a request: its own identity, then the hooks; it may serve. A
-  // hook's failure is FAILED_PRECONDITION with a FunctionError payload; else UNAVAILABLE, CANCELLED.
+  // hook's failure is FAILED_PRECONDITION with a FunctionError payload; else UNAVAILABLE,
+  // CANCELLED.
   absl::Status Unpark(const Cancellation& cancellation, RestoreTimes* times);
   // Given back when the machine and its host resources are gone.
   void KeepWhileAlive(std::shared_ptr<void> lease) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -127,6 +128,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   absl::Status CallRestore(RestoreTimes* times) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status ExplainRestore(const absl::Status& status, const Cancellation& cancellation);
   std::string Hostname() const;
+  // What user code gets; of one to be saved, what all instances share.
   std::map<std::string, std::string> Environment() const;
   absl::Status Connect(absl::Time deadline);
   absl::Status Configure(absl::Time deadline);

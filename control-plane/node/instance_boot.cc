@@ -25,6 +25,7 @@ constexpr char kAgentSerial[] = "agent";
 constexpr char kRuntimeSerial[] = "runtime";
 constexpr char kCodeSerial[] = "code";
 constexpr char kDiskFilesystem[] = "erofs";
+constexpr char kInstanceIdVariable[] = "HEARTH_INSTANCE_ID";
 constexpr size_t kEntropyBytes = 256;
 constexpr char kInitFailed[] = "the function failed to initialise";
 constexpr size_t kHostnameIdBytes = 12;  // Of a UUID's end, its most random part.
@@ -81,6 +82,10 @@ std::string Instance::Hostname() const {
 std::map<std::string, std::string> Instance::Environment() const {
   std::map<std::string, std::string> environment = version_->runtime.environment;
   for (const auto& [key, value] : version_->environment) environment[key] = value;
+  // Its memory goes to the disk, and into every instance.
+  if (to_be_saved_) return environment;
+  for (const auto& [key, value] : version_->secrets) environment[key] = value;
+  environment[kInstanceIdVariable] = id_;
   return environment;
 }
 

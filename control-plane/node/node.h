@@ -60,6 +60,7 @@ struct VersionDescription {
   absl::Duration timeout;
   absl::Duration init_timeout;
   std::map<std::string, std::string> environment;  // The version's.
+  std::map<std::string, std::string> secrets;      // Likewise, for instances only.
 };
 using VersionPtr = std::shared_ptr<const VersionDescription>;
 

@@ -158,6 +158,42 @@ TEST_CASE("snapshots: every restored instance gets an identity, entropy and time
   CHECK(entropies.size() == 2);
 }
 
+TEST_CASE("snapshots: secrets and an instance's id are given to instances, never to a template") {
+  using Environment = std::map<std::string, std::string>;
+  absl::Mutex mutex;
+  std::vector<Environment> configured, restored;
+  FakeScript script;
+  const auto keep = [&](std::vector<Environment>& list) {
+    return [&](const auto& call) {
+      absl::MutexLock lock(&mutex);
+      list.push_back({call.environment().begin(), call.environment().end()});
+    };
+  };
+  script.on_configure = keep(configured);
+  script.on_restore = keep(restored);
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+  version->environment["A"] = "b";
+  version->secrets["TOKEN"] = "hush";
+  fixture.default_version = version;
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  fixture.node().Drain("", false).IgnoreError();
+  fixture.world->failing_restores = 1;
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  absl::MutexLock lock(&mutex);
+  REQUIRE(configured.size() == 2);
+  REQUIRE(restored.size() == 1);
+  CHECK(configured[0] == Environment{{"A", "b"}});
+  for (const Environment& of_instance : {restored[0], configured[1]}) {
+    CHECK(of_instance.at("A") == "b");
+    CHECK(of_instance.at("TOKEN") == "hush");
+    CHECK_FALSE(of_instance.at("HEARTH_INSTANCE_ID").empty());
+  }
+  CHECK(restored[0].at("HEARTH_INSTANCE_ID") != configured[1].at("HEARTH_INSTANCE_ID"));
+}
+
 std::unique_ptr<Reservation> Reserve(NodeFixture& fixture, hearth::v1::StartKind start) {
   auto reserved = fixture.node().Reserve(fixture.default_version, absl::Now() + absl::Seconds(60),
                                          Cancellation());
@@ -310,8 +346,7 @@ TEST_CASE("snapshots: a deployment restores its snapshot, but runs no user code 
   NodeFixture fixture(script);
   fixture.WithSnapshots();
   REQUIRE(Prepare(fixture).ok());
-  REQUIRE(
-      fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).ok());
+  REQUIRE(fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).ok());
   CHECK(fixture.world->restored == 2);
   CHECK(unparked == 0);
   CHECK(StartOf(fixture) == hearth::v1::RESTORED);

@@ -39,6 +39,7 @@ absl::StatusOr<VersionPtr> DescribeVersion(const hearth::v1::Version& version,
   description->init_timeout =
       spec.has_init_timeout() ? FromDuration(spec.init_timeout()) : limits::kDefaultInitTimeout;
   description->environment.insert(spec.environment().begin(), spec.environment().end());
+  description->secrets.insert(spec.secrets().begin(), spec.secrets().end());
   return VersionPtr(std::move(description));
 }
 

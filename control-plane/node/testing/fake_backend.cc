@@ -242,6 +242,7 @@ void FakeAgent::OnCall(agent::v1::Call call) {
   reply.set_id(call.id());
   switch (call.command_case()) {
     case agent::v1::Call::kConfigureInstance:
+      if (script_.on_configure) script_.on_configure(call.configure_instance());
       if (script_.answers_configure) Reply(call.id());
       break;
     case agent::v1::Call::kStartRuntime:

@@ -45,7 +45,8 @@ struct FakeScript {
   bool answers_restore = true;
   agent::v1::SnapshotPrepared prepared;
   agent::v1::InstanceRestored restored;  // Its boot id is made up unless it is set.
-  // Called with each StartRuntime, RestoreInstance.
+  // Called with each ConfigureInstance, StartRuntime, RestoreInstance.
+  std::function<void(const agent::v1::ConfigureInstance&)> on_configure;
   std::function<void(const agent::v1::StartRuntime&)> on_start;
   std::function<void(const agent::v1::RestoreInstance&)> on_restore;
   // Called when the whole payload is there. Default: echoes it.

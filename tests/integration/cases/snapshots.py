@@ -103,11 +103,28 @@ def commands(world):
 @case("snapshots: a bootstrap that uses restore/next runs its hook before the first invocation of each instance", "clones")
 def restore_next(world):
     with Hearth(world.programs, idle_stop=0, idle_pause=0) as hearth:
-        hearth.deploy("snapstart")
+        hearth.deploy("snapstart", "--secret", "TOKEN=hush")
         for _ in range(2):
             answer = hearth.invoke("snapstart")
             check(start_kind(answer) == "RESTORED", str(answer["invocation"]))
-            check(answer["payload"] == {"type": "snap-start", "events": "init,restored,renewed,invoked"}, str(answer["payload"]))
+            check(answer["payload"] == {"type": "snap-start", "events": "init,restored,renewed,invoked", "secret": "hush"},
+                  str(answer["payload"]))
+
+
+@case("snapshots: a secret reaches each instance and is in no snapshot", "clones")
+def secret(world):
+    plain, hidden = "in-every-snapshot-5f1c29", "in-no-snapshot-93be07"
+    with Hearth(world.programs) as hearth:
+        hearth.deploy("echo", "--env", f"PLAIN={plain}", "--secret", f"TOKEN={hidden}")
+        answer = hearth.invoke("echo", b'{"variables": ["PLAIN", "TOKEN", "HEARTH_INSTANCE_ID"]}')
+        check(start_kind(answer) == "RESTORED", str(answer["invocation"]))
+        check(answer["payload"] == {"PLAIN": plain, "TOKEN": hidden,
+                                    "HEARTH_INSTANCE_ID": answer["invocation"]["instance"].rsplit("/", 1)[1]},
+              str(answer["payload"]))
+        stored = [path.read_bytes() for path in (hearth.folder / "data/snapshots").rglob("*") if path.is_file()]
+        check(any(plain.encode() in data for data in stored), "what is no secret is found so")
+        check(not any(hidden.encode() in data for data in stored), "the secret is not")
+        check(hidden not in json.dumps(hearth.json("describe", "echo")), "and is told to nobody")
 
 
 @case("snapshots: off, every instance boots")
@@ -119,9 +136,9 @@ def off(world):
         code, out, err = hearth.cli("snapshots", "rebuild", "echo")
         check(code == 1, f"{code}: {err}")
         check_in("--snapshots=off", err)
-        hearth.deploy("snapstart")
+        hearth.deploy("snapstart", "--secret", "TOKEN=hush")
         told = hearth.invoke("snapstart")["payload"]
-        check(told == {"type": "on-demand", "events": "init,invoked"}, str(told))
+        check(told == {"type": "on-demand", "events": "init,invoked", "secret": "hush"}, str(told))
 
 
 @case("snapshots: they outlive a hearthd that is killed, VMMs that wait do not", "hearth-vmm")

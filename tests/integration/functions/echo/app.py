@@ -20,6 +20,8 @@ def handler(event, context):
     time.sleep(event.get("sleep", 0))
     if "answer_bytes" in event:
         return b"\x00" * event["answer_bytes"], "application/octet-stream"
+    if "variables" in event:
+        return {name: os.environ.get(name) for name in event["variables"]}
     if event.get("who"):
         return {"boot": boot_id(), "host": socket.gethostname(), "random": os.urandom(16).hex(), "started": STARTED,
                 "now": time.time(), "monotonic": time.monotonic()}
