@@ -1,66 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // A node with snapshots: fake machines, a fake store.
-#include <stdlib.h>
-
 #include <algorithm>
-#include <catch2/catch.hpp>
-#include <filesystem>
 #include <mutex>
 #include <set>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
-#include "control-plane/node/testing/node_fixture.h"
-#include "control-plane/node/version_snapshots.h"
+#include "control-plane/node/testing/snapshot_fixture.h"
 
 namespace hearth::control {
 namespace {
 
 using hearth::v1::Snapshot;
-
-constexpr char kVersion[] = "tenants/t/functions/f/versions/1";
-
-VersionPtr WithRuntime(const VersionPtr& version, const std::string& digest) {
-  auto changed = std::make_shared<VersionDescription>(*version);
-  changed->runtime.image.digest = digest;
-  return changed;
-}
-
-absl::StatusOr<PreparedVersion> Prepare(NodeFixture& fixture,
-                                        const Cancellation& cancellation = Cancellation()) {
-  return fixture.node().Prepare(fixture.default_version, nullptr, cancellation);
-}
-
-// Waits until the version has a snapshot in that state.
-Snapshot AwaitSnapshot(NodeFixture& fixture, Snapshot::State state,
-                       const std::string& not_named = "") {
-  while (true) {
-    for (const Snapshot& snapshot : fixture.node().ListSnapshots()) {
-      if (snapshot.state() == state && snapshot.name() != not_named) return snapshot;
-    }
-    std::this_thread::yield();
-  }
-}
-
-// One that ends is listed until it has: its machine is gone before.
-void AwaitInstances(NodeFixture& fixture, size_t count) {
-  while (fixture.node().ListInstances().size() != count) std::this_thread::yield();
-}
-
-// A new snapshot serves before the one that it replaces is deleted.
-void AwaitOneStored(NodeFixture& fixture) {
-  while (fixture.disk->size() != 1) std::this_thread::yield();
-}
-
-hearth::v1::StartKind StartOf(NodeFixture& fixture, VersionPtr version = nullptr) {
-  StringSink sink;
-  const auto report = fixture.Invoke("x", &sink, std::move(version));
-  INFO(report.status());
-  REQUIRE(report.ok());
-  CHECK(report->invocation.outcome() == hearth::v1::SUCCEEDED);
-  return report->invocation.start_kind();
-}
 
 TEST_CASE(
     "snapshots: a prepared version's first instance is restored, from a snapshot of its own") {
@@ -524,89 +476,6 @@ TEST_CASE("snapshots: a drain ends what is being restored, by force or when it i
   CHECK(fixture.world->alive == 0);
 }
 
-TEST_CASE("snapshots: new images are swapped in under load without a failed or a cold request") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  const VersionPtr old_version = WithRuntime(fixture.default_version, "old");
-  const VersionPtr new_version = WithRuntime(fixture.default_version, "new");
-  fixture.default_version = old_version;
-  REQUIRE(Prepare(fixture).ok());
-  const std::string old_snapshot = fixture.node().SnapshotOf(kVersion);
-  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
-
-  // The images are those of the digests, wherever they lie.
-  struct Keeper final : ImageKeeper {
-    absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
-    absl::StatusOr<ImageFile> Find(const std::string& digest) override {
-      return ImageFile{"/kept/" + digest, digest};
-    }
-    absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
-  };
-  // A node that knows the old images from its disk, as after a restart.
-  Keeper keeper;
-  NodeFixture next;
-  next.disk = fixture.disk;
-  next.WithSnapshots();
-  next.config.images = &keeper;
-  next.config.memory_capacity_mib = 8 * (128 + 8);
-  std::atomic<bool> old_disk{false};
-  next.world->on_restore = [&](const RestoreSpec& spec) {
-    if (spec.disks.at(1).path == "/kept/old") old_disk = true;
-  };
-  LocalNode& node = next.node();
-  std::atomic<bool> stop{false};
-  std::atomic<int> served{0}, bad{0};
-  std::vector<std::thread> clients;
-  for (int i = 0; i < 4; ++i) {
-    clients.emplace_back([&] {
-      while (!stop) {
-        StringSink sink;
-        const auto report = next.Invoke("x", &sink, new_version);
-        const bool good = report.ok() && report->invocation.outcome() == hearth::v1::SUCCEEDED &&
-                          report->invocation.start_kind() != hearth::v1::COLD;
-        ++(good ? served : bad);
-      }
-    });
-  }
-  while (served < 10) std::this_thread::yield();
-  node.Refresh(new_version);
-  const Snapshot fresh = AwaitSnapshot(next, Snapshot::READY, old_snapshot);
-  const int then = served;
-  while (served < then + 10) std::this_thread::yield();
-  stop = true;
-  for (std::thread& client : clients) client.join();
-  CHECK(bad == 0);
-  CHECK(old_disk);
-  CHECK(fresh.images().runtime() == "new");
-  AwaitOneStored(next);
-  CHECK(next.world->booted == 1);  // The template.
-  // What ran on the old images has given way.
-  for (const auto& instance : node.ListInstances()) {
-    if (instance.state() != hearth::v1::Instance::STOPPING) {
-      CHECK(instance.images().runtime() == "new");
-    }
-  }
-}
-
-TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  fixture.default_version = WithRuntime(fixture.default_version, "old");
-  REQUIRE(Prepare(fixture).ok());
-  fixture.world->save_fails = true;
-  fixture.node().Refresh(WithRuntime(fixture.default_version, "new"));
-  const Snapshot outdated = AwaitSnapshot(fixture, Snapshot::OUTDATED);
-  CHECK(outdated.detail() == "made from another runtime");
-  CHECK(fixture.node().SnapshotOf(kVersion) == outdated.name());
-}
-
-TEST_CASE("snapshots: without what it was made from, an outdated one is not restored") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  REQUIRE(Prepare(fixture).ok());
-  CHECK(StartOf(fixture, WithRuntime(fixture.default_version, "new")) == hearth::v1::COLD);
-}
-
 TEST_CASE("snapshots: 200 invocations in parallel share one snapshot") {
   NodeFixture fixture;
   fixture.WithSnapshots();
@@ -628,169 +497,6 @@ TEST_CASE("snapshots: 200 invocations in parallel share one snapshot") {
   CHECK(right == 200);
   CHECK(fixture.world->booted == 1);
   CHECK(node.ListSnapshots().size() == 1);
-}
-
-TEST_CASE("snapshots: a rebuild serves in place of the old one, and only one is made at a time") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  REQUIRE(Prepare(fixture).ok());
-  const std::string old = fixture.node().SnapshotOf(kVersion);
-  LocalNode& node = fixture.node();
-  absl::Notification publishing, go_on;
-  fixture.disk->on_publish = [&] {
-    publishing.Notify();
-    go_on.WaitForNotification();
-  };
-  absl::StatusOr<Snapshot> rebuilt = absl::UnknownError("");
-  std::thread builder(
-      [&] { rebuilt = node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()); });
-  publishing.WaitForNotification();
-  CHECK(node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).status().code() ==
-        absl::StatusCode::kFailedPrecondition);
-  CHECK(StartOf(fixture) == hearth::v1::RESTORED);  // From the old one.
-  CHECK(node.SnapshotOf(kVersion) == old);
-  bool listed = false;
-  for (const Snapshot& one : node.ListSnapshots()) listed |= one.state() == Snapshot::BUILDING;
-  CHECK(listed);
-  go_on.Notify();
-  builder.join();
-  REQUIRE(rebuilt.ok());
-  CHECK(rebuilt->name() != old);
-  CHECK(node.SnapshotOf(kVersion) == rebuilt->name());
-  CHECK(fixture.disk->size() == 1);
-}
-
-TEST_CASE("snapshots: one of a newer Hearth stays where it is, one that cannot be read goes") {
-  const auto disk = std::make_shared<FakeDisk>();
-  {
-    absl::MutexLock lock(&disk->mutex);
-    disk->kept["newer"].header.set_format_version(2);
-    disk->kept["unreadable"] = {};
-  }
-  FakeSnapshotStore store(disk);
-  REQUIRE(VersionSnapshots::Open(&store, {}).ok());
-  absl::MutexLock lock(&disk->mutex);
-  CHECK(disk->kept.count("newer") == 1);
-  CHECK(disk->kept.count("unreadable") == 0);
-}
-
-TEST_CASE("snapshots: one that is deleted serves no more, and its instances run on") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  REQUIRE(Prepare(fixture).ok());
-  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
-  const std::string name = fixture.node().SnapshotOf(kVersion);
-  REQUIRE(fixture.node().DeleteSnapshot(name).ok());
-  CHECK(fixture.node().DeleteSnapshot(name).code() == absl::StatusCode::kNotFound);
-  CHECK(fixture.disk->size() == 0);
-  CHECK(StartOf(fixture) == hearth::v1::WARM);
-  fixture.node().Drain(kVersion, false).IgnoreError();
-  CHECK(StartOf(fixture) == hearth::v1::COLD);
-  AwaitSnapshot(fixture, Snapshot::READY);
-}
-
-TEST_CASE("snapshots: a version that is forgotten while its snapshot is made leaves none") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  LocalNode& node = fixture.node();
-  absl::Notification publishing, go_on;
-  fixture.disk->on_publish = [&] {
-    publishing.Notify();
-    go_on.WaitForNotification();
-  };
-  absl::Status status;
-  std::thread preparer([&] { status = Prepare(fixture).status(); });
-  publishing.WaitForNotification();
-  node.ForgetSnapshots("tenants/t/functions/f");
-  go_on.Notify();
-  preparer.join();
-  CHECK_FALSE(status.ok());
-  CHECK(fixture.disk->size() == 0);
-  CHECK(node.ListSnapshots().empty());
-}
-
-TEST_CASE("snapshots: what a node finds on its disk it uses, but not what is of no version") {
-  auto disk = std::make_shared<FakeDisk>();
-  {
-    NodeFixture fixture;
-    fixture.disk = disk;
-    fixture.WithSnapshots();
-    auto version = std::make_shared<VersionDescription>(*fixture.default_version);
-    version->uid = "uid-1";
-    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
-    version =
-        std::make_shared<VersionDescription>(*MakeVersion("tenants/t/functions/g/versions/1"));
-    version->uid = "uid-2";
-    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
-  }
-  CHECK(disk->size() == 2);
-  NodeFixture fixture;
-  fixture.disk = disk;
-  fixture.WithSnapshots();
-  fixture.node().RetainSnapshots({"uid-1"});
-  CHECK(disk->size() == 1);
-  auto version = std::make_shared<VersionDescription>(*fixture.default_version);
-  version->uid = "uid-1";
-  CHECK(StartOf(fixture, version) == hearth::v1::RESTORED);
-  // Of the same name, but another version: its snapshot would run other code.
-  fixture.node().Drain("", false).IgnoreError();
-  version = std::make_shared<VersionDescription>(*version);
-  version->uid = "uid-3";
-  CHECK(StartOf(fixture, version) == hearth::v1::COLD);
-}
-
-TEST_CASE("snapshots: one that nobody used for its time is collected, one in use is not") {
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  fixture.config.snapshot_idle = absl::ZeroDuration();
-  REQUIRE(Prepare(fixture).ok());
-  // The node looks every few seconds; a new node looks at once.
-  while (fixture.disk->size() != 0) std::this_thread::yield();
-  CHECK(fixture.node().ListSnapshots().empty());
-}
-
-TEST_CASE("snapshots: VMM processes wait as demand says, and none when memory is short") {
-  std::atomic<uint64_t> available{1 << 30};
-  NodeFixture fixture;
-  fixture.WithSnapshots();
-  fixture.config.max_waiting_vmms = 2;
-  fixture.config.host_memory = [&] {
-    return std::pair<uint64_t, uint64_t>(available, uint64_t{1} << 30);
-  };
-  CHECK(StartOf(fixture) == hearth::v1::COLD);
-  CHECK(fixture.world->waiting > 0);
-  available = 1 << 20;
-  while (fixture.world->waiting != 0) std::this_thread::yield();
-  fixture.node().Drain("", false).IgnoreError();
-  StartOf(fixture);
-  CHECK(fixture.world->waiting == 0);
-  CHECK(fixture.disk->evictions > 0);
-}
-
-TEST_CASE("snapshots: the store on the disk and the node agree on what a snapshot is") {
-  char folder[] = "/tmp/hearth-node-XXXXXX";
-  REQUIRE(mkdtemp(folder) != nullptr);
-  {
-    NodeFixture fixture;
-    auto store = SnapshotStore::Open({.directory = folder, .resident_budget_bytes = 1 << 30});
-    INFO(store.status());
-    REQUIRE(store.ok());
-    fixture.config.snapshots = *std::move(store);
-    const auto prepared = Prepare(fixture);
-    REQUIRE(prepared.ok());
-    INFO(prepared->without_because);
-    CHECK_FALSE(prepared->snapshot.empty());
-    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
-    const Snapshot snapshot = AwaitSnapshot(fixture, Snapshot::READY);
-    CHECK(snapshot.working_set_pages() >= 2);
-    CHECK(snapshot.state_bytes() == 5);
-    const auto rebuilt =
-        fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation());
-    INFO(rebuilt.status());
-    REQUIRE(rebuilt.ok());
-    CHECK(fixture.node().ListSnapshots().size() == 1);
-  }
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

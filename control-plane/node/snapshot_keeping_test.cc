@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which snapshots a node keeps, and what goes when.
+#include <stdlib.h>
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "control-plane/node/testing/snapshot_fixture.h"
+#include "control-plane/node/version_snapshots.h"
+
+namespace hearth::control {
+namespace {
+
+using hearth::v1::Snapshot;
+
+TEST_CASE("snapshots: one of a newer Hearth stays where it is, one that cannot be read goes") {
+  const auto disk = std::make_shared<FakeDisk>();
+  {
+    absl::MutexLock lock(&disk->mutex);
+    disk->kept["newer"].header.set_format_version(2);
+    disk->kept["unreadable"] = {};
+  }
+  FakeSnapshotStore store(disk);
+  REQUIRE(VersionSnapshots::Open(&store, {}).ok());
+  absl::MutexLock lock(&disk->mutex);
+  CHECK(disk->kept.count("newer") == 1);
+  CHECK(disk->kept.count("unreadable") == 0);
+}
+
+TEST_CASE("snapshots: one that is deleted serves no more, and its instances run on") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  const std::string name = fixture.node().SnapshotOf(kVersion);
+  REQUIRE(fixture.node().DeleteSnapshot(name).ok());
+  CHECK(fixture.node().DeleteSnapshot(name).code() == absl::StatusCode::kNotFound);
+  CHECK(fixture.disk->size() == 0);
+  CHECK(StartOf(fixture) == hearth::v1::WARM);
+  fixture.node().Drain(kVersion, false).IgnoreError();
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  AwaitSnapshot(fixture, Snapshot::READY);
+}
+
+TEST_CASE("snapshots: a version that is forgotten while its snapshot is made leaves none") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  LocalNode& node = fixture.node();
+  absl::Notification publishing, go_on;
+  fixture.disk->on_publish = [&] {
+    publishing.Notify();
+    go_on.WaitForNotification();
+  };
+  absl::Status status;
+  std::thread preparer([&] { status = Prepare(fixture).status(); });
+  publishing.WaitForNotification();
+  node.ForgetSnapshots("tenants/t/functions/f");
+  go_on.Notify();
+  preparer.join();
+  CHECK_FALSE(status.ok());
+  CHECK(fixture.disk->size() == 0);
+  CHECK(node.ListSnapshots().empty());
+}
+
+TEST_CASE("snapshots: what a node finds on its disk it uses, but not what is of no version") {
+  auto disk = std::make_shared<FakeDisk>();
+  {
+    NodeFixture fixture;
+    fixture.disk = disk;
+    fixture.WithSnapshots();
+    auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+    version->uid = "uid-1";
+    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
+    version =
+        std::make_shared<VersionDescription>(*MakeVersion("tenants/t/functions/g/versions/1"));
+    version->uid = "uid-2";
+    REQUIRE(fixture.node().Prepare(version, nullptr, Cancellation()).ok());
+  }
+  CHECK(disk->size() == 2);
+  NodeFixture fixture;
+  fixture.disk = disk;
+  fixture.WithSnapshots();
+  fixture.node().RetainSnapshots({"uid-1"});
+  CHECK(disk->size() == 1);
+  auto version = std::make_shared<VersionDescription>(*fixture.default_version);
+  version->uid = "uid-1";
+  CHECK(StartOf(fixture, version) == hearth::v1::RESTORED);
+  // Of the same name, but another version: its snapshot would run other code.
+  fixture.node().Drain("", false).IgnoreError();
+  version = std::make_shared<VersionDescription>(*version);
+  version->uid = "uid-3";
+  CHECK(StartOf(fixture, version) == hearth::v1::COLD);
+}
+
+TEST_CASE("snapshots: one that nobody used for its time is collected, one in use is not") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.snapshot_idle = absl::ZeroDuration();
+  REQUIRE(Prepare(fixture).ok());
+  // The node looks every few seconds; a new node looks at once.
+  while (fixture.disk->size() != 0) std::this_thread::yield();
+  CHECK(fixture.node().ListSnapshots().empty());
+}
+
+TEST_CASE("snapshots: VMM processes wait as demand says, and none when memory is short") {
+  std::atomic<uint64_t> available{1 << 30};
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.max_waiting_vmms = 2;
+  fixture.config.host_memory = [&] {
+    return std::pair<uint64_t, uint64_t>(available, uint64_t{1} << 30);
+  };
+  CHECK(StartOf(fixture) == hearth::v1::COLD);
+  CHECK(fixture.world->waiting > 0);
+  available = 1 << 20;
+  while (fixture.world->waiting != 0) std::this_thread::yield();
+  fixture.node().Drain("", false).IgnoreError();
+  StartOf(fixture);
+  CHECK(fixture.world->waiting == 0);
+  CHECK(fixture.disk->evictions > 0);
+}
+
+TEST_CASE("snapshots: the store on the disk and the node agree on what a snapshot is") {
+  char folder[] = "/tmp/hearth-node-XXXXXX";
+  REQUIRE(mkdtemp(folder) != nullptr);
+  {
+    NodeFixture fixture;
+    auto store = SnapshotStore::Open({.directory = folder, .resident_budget_bytes = 1 << 30});
+    INFO(store.status());
+    REQUIRE(store.ok());
+    fixture.config.snapshots = *std::move(store);
+    const auto prepared = Prepare(fixture);
+    REQUIRE(prepared.ok());
+    INFO(prepared->without_because);
+    CHECK_FALSE(prepared->snapshot.empty());
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+    const Snapshot snapshot = AwaitSnapshot(fixture, Snapshot::READY);
+    CHECK(snapshot.working_set_pages() >= 2);
+    CHECK(snapshot.state_bytes() == 5);
+    const auto rebuilt =
+        fixture.node().RebuildSnapshot(fixture.default_version, nullptr, Cancellation());
+    INFO(rebuilt.status());
+    REQUIRE(rebuilt.ok());
+    CHECK(fixture.node().ListSnapshots().size() == 1);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace hearth::control

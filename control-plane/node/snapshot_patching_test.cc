@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a version's snapshot is replaced: by new images, by a rebuild.
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "control-plane/node/testing/snapshot_fixture.h"
+
+namespace hearth::control {
+namespace {
+
+using hearth::v1::Snapshot;
+
+TEST_CASE("snapshots: new images are swapped in under load without a failed or a cold request") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  const VersionPtr old_version = WithRuntime(fixture.default_version, "old");
+  const VersionPtr new_version = WithRuntime(fixture.default_version, "new");
+  fixture.default_version = old_version;
+  REQUIRE(Prepare(fixture).ok());
+  const std::string old_snapshot = fixture.node().SnapshotOf(kVersion);
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+
+  // The images are those of the digests, wherever they lie.
+  struct Keeper final : ImageKeeper {
+    absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
+    absl::StatusOr<ImageFile> Find(const std::string& digest) override {
+      return ImageFile{"/kept/" + digest, digest};
+    }
+    absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
+  };
+  // A node that knows the old images from its disk, as after a restart.
+  Keeper keeper;
+  NodeFixture next;
+  next.disk = fixture.disk;
+  next.WithSnapshots();
+  next.config.images = &keeper;
+  next.config.memory_capacity_mib = 8 * (128 + 8);
+  std::atomic<bool> old_disk{false};
+  next.world->on_restore = [&](const RestoreSpec& spec) {
+    if (spec.disks.at(1).path == "/kept/old") old_disk = true;
+  };
+  LocalNode& node = next.node();
+  std::atomic<bool> stop{false};
+  std::atomic<int> served{0}, bad{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&] {
+      while (!stop) {
+        StringSink sink;
+        const auto report = next.Invoke("x", &sink, new_version);
+        const bool good = report.ok() && report->invocation.outcome() == hearth::v1::SUCCEEDED &&
+                          report->invocation.start_kind() != hearth::v1::COLD;
+        ++(good ? served : bad);
+      }
+    });
+  }
+  while (served < 10) std::this_thread::yield();
+  node.Refresh(new_version);
+  const Snapshot fresh = AwaitSnapshot(next, Snapshot::READY, old_snapshot);
+  const int then = served;
+  while (served < then + 10) std::this_thread::yield();
+  stop = true;
+  for (std::thread& client : clients) client.join();
+  CHECK(bad == 0);
+  CHECK(old_disk);
+  CHECK(fresh.images().runtime() == "new");
+  AwaitOneStored(next);
+  CHECK(next.world->booted == 1);  // The template.
+  // What ran on the old images has given way.
+  for (const auto& instance : node.ListInstances()) {
+    if (instance.state() != hearth::v1::Instance::STOPPING) {
+      CHECK(instance.images().runtime() == "new");
+    }
+  }
+}
+
+TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.default_version = WithRuntime(fixture.default_version, "old");
+  REQUIRE(Prepare(fixture).ok());
+  fixture.world->save_fails = true;
+  fixture.node().Refresh(WithRuntime(fixture.default_version, "new"));
+  const Snapshot outdated = AwaitSnapshot(fixture, Snapshot::OUTDATED);
+  CHECK(outdated.detail() == "made from another runtime");
+  CHECK(fixture.node().SnapshotOf(kVersion) == outdated.name());
+}
+
+TEST_CASE("snapshots: without what it was made from, an outdated one is not restored") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture, WithRuntime(fixture.default_version, "new")) == hearth::v1::COLD);
+}
+
+TEST_CASE("snapshots: a rebuild serves in place of the old one, and only one is made at a time") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  const std::string old = fixture.node().SnapshotOf(kVersion);
+  LocalNode& node = fixture.node();
+  absl::Notification publishing, go_on;
+  fixture.disk->on_publish = [&] {
+    publishing.Notify();
+    go_on.WaitForNotification();
+  };
+  absl::StatusOr<Snapshot> rebuilt = absl::UnknownError("");
+  std::thread builder(
+      [&] { rebuilt = node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()); });
+  publishing.WaitForNotification();
+  CHECK(node.RebuildSnapshot(fixture.default_version, nullptr, Cancellation()).status().code() ==
+        absl::StatusCode::kFailedPrecondition);
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);  // From the old one.
+  CHECK(node.SnapshotOf(kVersion) == old);
+  bool listed = false;
+  for (const Snapshot& one : node.ListSnapshots()) listed |= one.state() == Snapshot::BUILDING;
+  CHECK(listed);
+  go_on.Notify();
+  builder.join();
+  REQUIRE(rebuilt.ok());
+  CHECK(rebuilt->name() != old);
+  CHECK(node.SnapshotOf(kVersion) == rebuilt->name());
+  CHECK(fixture.disk->size() == 1);
+}
+
+}  // namespace
+}  // namespace hearth::control
