@@ -103,7 +103,8 @@ class LocalNode::Impl final : public PoolDelegate {
                    const Cancellation& cancellation);
   bool WantsBuild(const VersionDescription& version);
   void BuildInBackground(const VersionPtr& version);
-  void RetireOld(const VersionDescription& version);
+  // Ends the version's instances that were made from other images.
+  void RetireOld(const std::string& version, const hearth::snapshot::v1::Images& images);
   void Upkeep();
 
   LocalNodeConfig config;

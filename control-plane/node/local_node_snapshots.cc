@@ -158,8 +158,7 @@ absl::StatusOr<Header> LocalNode::Impl::BuildStored(const VersionPtr& version,
 absl::StatusOr<PreparedVersion> LocalNode::Impl::Build(const VersionPtr& version,
                                                        const PrepareProgress& progress,
                                                        const Cancellation& cancellation) {
-  RETURN_IF_ERROR(snapshots->BeginBuild(*version));
-  snapshots->SetImages(version->name, ImagesOf(config, *version));
+  RETURN_IF_ERROR(snapshots->BeginBuild(*version, ImagesOf(config, *version)));
   PreparedVersion prepared;
   SnapshotPin pin;
   const absl::StatusOr<Header> header =
@@ -170,7 +169,10 @@ absl::StatusOr<PreparedVersion> LocalNode::Impl::Build(const VersionPtr& version
   if (serves) {
     prepared.snapshot = SnapshotName(*header);
     spdlog::info("{} is restored from {} from now on", version->name, prepared.snapshot);
-    RetireOld(*version);
+    // Unless it was made from images that have changed meanwhile.
+    if (const auto images = snapshots->ReadyImages(version->name)) {
+      RetireOld(version->name, *images);
+    }
     return prepared;
   }
   if (header.ok()) {
@@ -191,10 +193,11 @@ void LocalNode::Impl::BuildInBackground(const VersionPtr& version) {
   if (WantsBuild(*version)) builds.Add(version);
 }
 
-void LocalNode::Impl::RetireOld(const VersionDescription& version) {
-  const std::string wanted = ImagesOf(config, version).SerializeAsString();
+void LocalNode::Impl::RetireOld(const std::string& version,
+                                const hearth::snapshot::v1::Images& images) {
+  const std::string wanted = images.SerializeAsString();
   pool.Retire([&](const PoolMember& member) {
-    return member.version() == version.name &&
+    return member.version() == version &&
            static_cast<const Instance&>(member).images().SerializeAsString() != wanted;
   });
 }
@@ -237,12 +240,13 @@ absl::StatusOr<hearth::v1::Snapshot> LocalNode::RebuildSnapshot(VersionPtr versi
 }
 
 void LocalNode::Refresh(VersionPtr version) {
-  if (!impl_->snapshots) return impl_->RetireOld(*version);
+  const hearth::snapshot::v1::Images images = ImagesOf(impl_->config, *version);
+  if (!impl_->snapshots) return impl_->RetireOld(version->name, images);
+  impl_->snapshots->SetImages(version->name, images);
   // One that never had a snapshot gets it when it is first used.
   const bool serves = !impl_->snapshots->NameOf(version->name).empty();
-  const bool wants = impl_->WantsBuild(*version);
-  if (!serves) return impl_->RetireOld(*version);
-  if (wants) impl_->builds.Add(std::move(version));
+  if (!serves) return impl_->RetireOld(version->name, images);
+  if (impl_->WantsBuild(*version)) impl_->builds.Add(std::move(version));
 }
 
 std::vector<hearth::v1::Snapshot> LocalNode::ListSnapshots() {

@@ -22,16 +22,8 @@ TEST_CASE("snapshots: new images are swapped in under load without a failed or a
   const std::string old_snapshot = fixture.node().SnapshotOf(kVersion);
   CHECK(StartOf(fixture) == hearth::v1::RESTORED);
 
-  // The images are those of the digests, wherever they lie.
-  struct Keeper final : ImageKeeper {
-    absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
-    absl::StatusOr<ImageFile> Find(const std::string& digest) override {
-      return ImageFile{"/kept/" + digest, digest};
-    }
-    absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
-  };
   // A node that knows the old images from its disk, as after a restart.
-  Keeper keeper;
+  FakeImageKeeper keeper;
   NodeFixture next;
   next.disk = fixture.disk;
   next.WithSnapshots();
@@ -74,6 +66,33 @@ TEST_CASE("snapshots: new images are swapped in under load without a failed or a
       CHECK(instance.images().runtime() == "new");
     }
   }
+}
+
+TEST_CASE("snapshots: a request that holds a version as it was before a patch does not undo it") {
+  FakeImageKeeper keeper;
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.images = &keeper;
+  const VersionPtr old_version = WithRuntime(fixture.default_version, "old");
+  const VersionPtr new_version = WithRuntime(fixture.default_version, "new");
+  fixture.default_version = new_version;
+  REQUIRE(Prepare(fixture).ok());
+  LocalNode& node = fixture.node();
+  node.Refresh(new_version);
+  const std::string name = node.SnapshotOf(kVersion);
+  CHECK(StartOf(fixture, old_version) == hearth::v1::RESTORED);
+  const std::vector<Snapshot> snapshots = node.ListSnapshots();
+  REQUIRE(snapshots.size() == 1);
+  CHECK(snapshots[0].name() == name);
+  CHECK(snapshots[0].state() == Snapshot::READY);
+  // Nor does a rebuild that was asked for before: it is replaced, and the instance stays.
+  const auto rebuilt = node.RebuildSnapshot(old_version, nullptr, Cancellation());
+  REQUIRE(rebuilt.ok());
+  CHECK(rebuilt->state() == Snapshot::OUTDATED);
+  CHECK(StartOf(fixture, new_version) == hearth::v1::WARM);
+  fixture.node().Drain("", false).IgnoreError();
+  CHECK(StartOf(fixture, new_version) == hearth::v1::RESTORED);
+  CHECK(AwaitSnapshot(fixture, Snapshot::READY).images().runtime() == "new");
 }
 
 TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {

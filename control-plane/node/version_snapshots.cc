@@ -171,19 +171,32 @@ void VersionSnapshots::SetImages(const std::string& version, const Images& image
   JudgeImages(entry);
 }
 
+std::optional<Images> VersionSnapshots::ReadyImages(const std::string& version) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = entries_.find(version);
+  if (found == entries_.end() || found->second.state != SnapshotState::kReady) return std::nullopt;
+  return found->second.header.images();
+}
+
+VersionSnapshots::Entry& VersionSnapshots::Know(const std::string& version, const Images& images) {
+  Entry& entry = entries_[version];
+  if (!entry.wanted.has_value()) entry.wanted = images;
+  JudgeImages(entry);
+  return entry;
+}
+
 bool VersionSnapshots::WantsBuild(const VersionDescription& version, const Images& images,
                                   absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  Entry& entry = entries_[version.name];
-  entry.wanted = images;
-  JudgeImages(entry);
+  const Entry& entry = Know(version.name, images);
+  if (!SameImages(*entry.wanted, images)) return false;
   if (IsBuilding(entry.state) || entry.state == SnapshotState::kReady) return false;
   return now >= entry.retry_at;
 }
 
-absl::Status VersionSnapshots::BeginBuild(const VersionDescription& version) {
+absl::Status VersionSnapshots::BeginBuild(const VersionDescription& version, const Images& images) {
   absl::MutexLock lock(&mutex_);
-  Entry& entry = entries_[version.name];
+  Entry& entry = Know(version.name, images);
   if (IsBuilding(entry.state)) {
     return absl::FailedPreconditionError(
         absl::StrCat("a snapshot of ", version.name, " is being made already"));

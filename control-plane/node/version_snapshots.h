@@ -40,11 +40,13 @@ class VersionSnapshots {
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid);
 
   // Whether the version lacks a snapshot of its present images, and the last attempt to make one
-  // was not just now.
+  // was not just now. Not when `images` are no longer the present ones: who holds them cannot make
+  // it.
   bool WantsBuild(const VersionDescription& version, const hearth::snapshot::v1::Images& images,
                   absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   // FAILED_PRECONDITION while one is being built. EndBuild() is to follow.
-  absl::Status BeginBuild(const VersionDescription& version) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status BeginBuild(const VersionDescription& version,
+                          const hearth::snapshot::v1::Images& images) ABSL_LOCKS_EXCLUDED(mutex_);
   // The new one serves from now on and the old one is deleted; or, when it failed, the old one goes
   // on. False: the version was forgotten meanwhile, and with it the new one.
   bool EndBuild(const VersionDescription& version,
@@ -62,8 +64,13 @@ class VersionSnapshots {
   bool BeginRecording(const ResidentSnapshot& snapshot, uint32_t most) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndRecording(const hearth::snapshot::v1::Header& header) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // What is OUTDATED depends on the version's images, which Refresh() told.
+  // Makes `images` the version's present ones: what was made from others is OUTDATED. WantsBuild()
+  // and BeginBuild() do so only for a version whose images nobody has told, for a call that has
+  // taken long may hold what they were before.
   void SetImages(const std::string& version, const hearth::snapshot::v1::Images& images)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Those of a snapshot that is READY: what else runs is to give way. Null while it is not.
+  std::optional<hearth::snapshot::v1::Images> ReadyImages(const std::string& version) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<hearth::v1::Snapshot> List() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NameOf(const std::string& version) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -102,6 +109,8 @@ class VersionSnapshots {
   Entry* EntryOf(const hearth::snapshot::v1::Header& header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Refuse(Entry& entry, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Discard(const std::string& uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Entry& Know(const std::string& version, const hearth::snapshot::v1::Images& images)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void JudgeImages(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropEntry(std::map<std::string, Entry>::iterator entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

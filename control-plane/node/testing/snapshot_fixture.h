@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -18,6 +19,15 @@ inline VersionPtr WithRuntime(const VersionPtr& version, const std::string& dige
   changed->runtime.image.digest = digest;
   return changed;
 }
+
+// The images are those of the digests, wherever they lie.
+struct FakeImageKeeper final : ImageKeeper {
+  absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
+  absl::StatusOr<ImageFile> Find(const std::string& digest) override {
+    return ImageFile{"/kept/" + digest, digest};
+  }
+  absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
+};
 
 inline absl::StatusOr<PreparedVersion> Prepare(NodeFixture& fixture,
                                                const Cancellation& cancellation = Cancellation()) {
