@@ -153,6 +153,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
         const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);
         MachineMade();
         if (restored.ok()) {
+          RetireIfOld(*held->instance);
           BuildInBackground(version);  // It may be outdated.
           return held;
         }
@@ -167,7 +168,10 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     const absl::Status made = Make(*held, progress, cancellation);
     MachineMade();
     RETURN_IF_ERROR(made);
-    if (snapshots) BuildInBackground(version);
+    if (snapshots) {
+      RetireIfOld(*held->instance);
+      BuildInBackground(version);
+    }
     return held;
   }
 }

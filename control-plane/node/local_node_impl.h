@@ -103,6 +103,8 @@ class LocalNode::Impl final : public PoolDelegate {
                    const Cancellation& cancellation);
   bool WantsBuild(const VersionDescription& version);
   void BuildInBackground(const VersionPtr& version);
+  // Ends one that was being made while a snapshot of other images began to serve.
+  void RetireIfOld(const Instance& instance);
   // Ends the version's instances that were made from other images.
   void RetireOld(const std::string& version, const hearth::snapshot::v1::Images& images);
   void Upkeep();

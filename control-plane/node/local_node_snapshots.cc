@@ -202,6 +202,15 @@ void LocalNode::Impl::RetireOld(const std::string& version,
   });
 }
 
+void LocalNode::Impl::RetireIfOld(const Instance& instance) {
+  // Until it is restored it counts as what it was to be, and the swap passes it over; whichever of
+  // the two comes second here sees the other.
+  const auto images = snapshots->ReadyImages(instance.version());
+  if (images && images->SerializeAsString() != instance.images().SerializeAsString()) {
+    RetireOld(instance.version(), *images);
+  }
+}
+
 void LocalNode::Impl::Upkeep() {
   // Held to the end: the node's destructor waits for it before it takes things apart.
   absl::MutexLock upkeep_lock(&upkeep_mutex);

@@ -68,6 +68,41 @@ TEST_CASE("snapshots: new images are swapped in under load without a failed or a
   }
 }
 
+TEST_CASE(
+    "snapshots: an instance that a swap finds half restored gives way when it is given back") {
+  FakeImageKeeper keeper;
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.default_version = WithRuntime(fixture.default_version, "old");
+  REQUIRE(Prepare(fixture).ok());
+  absl::Notification loaded, go_on;
+  std::atomic<bool> is_first{true};
+  NodeFixture next;
+  next.disk = fixture.disk;
+  next.WithSnapshots();
+  next.config.images = &keeper;
+  next.default_version = WithRuntime(fixture.default_version, "new");
+  next.disk->on_load = [&] {
+    if (!is_first.exchange(false)) return;
+    loaded.Notify();
+    go_on.WaitForNotification();
+  };
+  LocalNode& node = next.node();
+  hearth::v1::StartKind start = hearth::v1::START_KIND_UNSPECIFIED;
+  std::thread client([&] {
+    StringSink sink;
+    const auto report = next.Invoke("x", &sink);
+    if (report.ok()) start = report->invocation.start_kind();
+  });
+  loaded.WaitForNotification();
+  REQUIRE(node.RebuildSnapshot(next.default_version, nullptr, Cancellation()).ok());
+  go_on.Notify();
+  client.join();
+  CHECK(start == hearth::v1::RESTORED);          // From the old one, which it had.
+  CHECK(StartOf(next) == hearth::v1::RESTORED);  // And does not serve again.
+  CHECK(StartOf(next) == hearth::v1::WARM);
+}
+
 TEST_CASE("snapshots: a request that holds a version as it was before a patch does not undo it") {
   FakeImageKeeper keeper;
   NodeFixture fixture;

@@ -32,6 +32,7 @@ struct FakeDisk {
   std::atomic<int> loads{0};
   std::atomic<int> evictions{0};
   std::function<void()> on_publish;
+  std::function<void()> on_load;  // Called when one has been loaded.
 
   size_t size() {
     absl::MutexLock lock(&mutex);
@@ -70,11 +71,9 @@ class FakeSnapshotStore final : public SnapshotStore {
 
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid) override {
     ++disk_->loads;
-    absl::MutexLock lock(&disk_->mutex);
-    const auto found = disk_->kept.find(uid);
-    if (found == disk_->kept.end()) return absl::NotFoundError("no such snapshot");
-    if (found->second.damaged) return absl::DataLossError("the fake snapshot was altered");
-    return std::make_shared<Resident>(disk_, found->second.header);
+    auto loaded = Find(uid);
+    if (disk_->on_load) disk_->on_load();
+    return loaded;
   }
   bool IsResident(const std::string&) override { return disk_->resident; }
   absl::StatusOr<hearth::snapshot::v1::Header> Describe(const std::string& uid) override {
@@ -148,6 +147,13 @@ class FakeSnapshotStore final : public SnapshotStore {
     const hearth::snapshot::v1::Header header_;
   };
 
+  absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Find(const std::string& uid) {
+    absl::MutexLock lock(&disk_->mutex);
+    const auto found = disk_->kept.find(uid);
+    if (found == disk_->kept.end()) return absl::NotFoundError("no such snapshot");
+    if (found->second.damaged) return absl::DataLossError("the fake snapshot was altered");
+    return std::make_shared<Resident>(disk_, found->second.header);
+  }
   SnapshotPin PinLocked(const std::string& uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_->mutex) {
     ++disk_->kept[uid].pins;
     return SnapshotPin([disk = disk_, uid] {
