@@ -74,7 +74,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   absl::StatusOr<SavedMachine> Save(const Cancellation& cancellation);
   // From a snapshot, which it holds from then on, to an agent that is parked: no user code runs.
   // UNAVAILABLE, CANCELLED, or what the backend says of the snapshot: FAILED_PRECONDITION,
-  // INVALID_ARGUMENT, UNIMPLEMENTED.
+  // INVALID_ARGUMENT, UNIMPLEMENTED; or of the host: RESOURCE_EXHAUSTED.
   absl::Status Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
                        std::vector<MachineDisk> disks, const Cancellation& cancellation,
                        RestoreTimes* times);

@@ -27,9 +27,10 @@ absl::StatusOr<UniqueFd> MemoryFile(const char* name) {
 }
 
 // What is the snapshot's fault, or the host's, is told as it is; the rest needs explaining.
-bool IsVerdict(const absl::Status& status) {
+bool SpeaksForItself(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status) ||
-         absl::IsUnimplemented(status) || absl::IsDataLoss(status);
+         absl::IsUnimplemented(status) || absl::IsDataLoss(status) ||
+         absl::IsResourceExhausted(status);
 }
 
 }  // namespace
@@ -89,7 +90,7 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
     spec.console = std::move(console);
     return context_->config->backend->Restore(std::move(spec));
   });
-  if (IsVerdict(status)) return status;
+  if (SpeaksForItself(status)) return status;
   times->machine = lap();
   if (status.ok()) status = Connect(deadline);
   times->agent = lap();

@@ -133,6 +133,8 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     const VersionPtr& version, absl::Time deadline, const PrepareProgress& progress,
     const Cancellation& cancellation) {
   const absl::Time begin = absl::Now();
+  absl::Status restored;
+  std::shared_ptr<const ResidentSnapshot> snapshot;
   for (bool may_restore = snapshots != nullptr;; may_restore = false) {
     ASSIGN_OR_RETURN(
         PoolGrant grant,
@@ -147,10 +149,10 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     if (!grant.is_new) return held;
     if (may_restore) {
       const absl::Time found = absl::Now();
-      auto snapshot = snapshots->Find(*version, &held->was_resident);
+      snapshot = snapshots->Find(*version, &held->was_resident);
       held->restored.load = absl::Now() - found;
       if (snapshot && Lease(*held->instance, *snapshot)) {
-        const absl::Status restored = MakeRestored(*held, std::move(snapshot), cancellation);
+        restored = MakeRestored(*held, snapshot, cancellation);
         MachineMade();
         if (restored.ok()) {
           RetireIfOld(*held->instance);
@@ -169,6 +171,8 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     MachineMade();
     RETURN_IF_ERROR(made);
     if (snapshots) {
+      // That the host makes machines, but none of this snapshot, counts against the snapshot.
+      if (!restored.ok()) snapshots->RestoreFailed(snapshot->header(), restored, false);
       RetireIfOld(*held->instance);
       BuildInBackground(version);
     }

@@ -84,9 +84,8 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
   if (made.ok()) made = instance.Unpark(cancellation, &held.restored);
   if (!made.ok()) {
     if (WasDrained(held)) return EndedWhileStarting();
-    const bool own = made.GetPayload(kFunctionErrorPayload).has_value();
-    if (!own && !cancellation.cancelled()) {
-      snapshots->RestoreFailed(snapshot->header(), made, IsVerdict(made));
+    if (IsVerdict(made) && !made.GetPayload(kFunctionErrorPayload).has_value()) {
+      snapshots->RestoreFailed(snapshot->header(), made, /*verdict=*/true);
     }
     return made;
   }

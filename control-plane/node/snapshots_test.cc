@@ -260,6 +260,27 @@ TEST_CASE(
     late(30);
     AwaitSnapshot(fixture, Snapshot::READY, snapshot);
   }
+  SECTION("for want of memory, however often: the snapshot stays") {
+    fixture.world->restore_error = absl::StatusCode::kResourceExhausted;
+    fixture.world->failing_restores = 40;
+    for (int i = 0; i < 40; ++i) {
+      CHECK(StartOf(fixture) == hearth::v1::COLD);
+      fixture.node().Drain(kVersion, false).IgnoreError();
+    }
+    CHECK(fixture.node().SnapshotOf(kVersion) == snapshot);
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  }
+  SECTION("as every boot does, for nobody makes machines: the snapshot stays") {
+    fixture.world->failing_restores = 10;
+    fixture.world->create_fails = true;
+    for (int i = 0; i < 10; ++i) {
+      StringSink sink;
+      CHECK(fixture.Invoke("x", &sink).status().code() == absl::StatusCode::kUnavailable);
+    }
+    fixture.world->create_fails = false;
+    CHECK(fixture.node().SnapshotOf(kVersion) == snapshot);
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  }
   SECTION("the backend refuses the snapshot: it is DAMAGED and made anew") {
     fixture.world->failing_restores = 1;
     fixture.world->restore_error = absl::StatusCode::kFailedPrecondition;

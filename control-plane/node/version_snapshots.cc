@@ -26,6 +26,11 @@ constexpr int kLookups = 4;  // A version is not rebuilt more often than that in
 constexpr absl::Duration kFirstRetry = absl::Seconds(5);
 constexpr absl::Duration kLongestRetry = absl::Minutes(30);
 
+// What was found out about the snapshot's files; that they cannot be read is none.
+bool IsVerdict(const absl::Status& status) {
+  return absl::IsDataLoss(status) || absl::IsFailedPrecondition(status);
+}
+
 bool SameImages(const Images& a, const Images& b) {
   return a.kernel() == b.kernel() && a.agent() == b.agent() && a.runtime() == b.runtime() &&
          a.code() == b.code();
@@ -139,12 +144,9 @@ std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDesc
     if (loaded.ok()) return *std::move(loaded);
     // Another one has taken its place since it was looked up: that one serves.
     if (absl::IsNotFound(loaded.status())) continue;
-    if (absl::IsResourceExhausted(loaded.status())) {
-      spdlog::warn("snapshot {} cannot be used now: {}", SnapshotName(header),
-                   std::string(loaded.status().message()));
-      return nullptr;
-    }
-    RestoreFailed(header, loaded.status(), /*verdict=*/true);
+    spdlog::warn("snapshot {} cannot be loaded: {}", SnapshotName(header),
+                 std::string(loaded.status().message()));
+    RestoreFailed(header, loaded.status(), IsVerdict(loaded.status()));
     return nullptr;
   }
   return nullptr;
@@ -248,7 +250,7 @@ bool VersionSnapshots::EndBuild(const VersionDescription& version,
 void VersionSnapshots::RestoreFailed(const Header& header, const absl::Status& why, bool verdict) {
   absl::MutexLock lock(&mutex_);
   Entry* const entry = EntryOf(header);
-  if (entry == nullptr) return;
+  if (entry == nullptr || absl::IsResourceExhausted(why)) return;
   const bool late = absl::IsDeadlineExceeded(why);
   const int in_a_row = late ? ++entry->late_in_a_row : ++entry->failures_in_a_row;
   if (verdict || in_a_row >= (late ? kLateForVerdict : kFailuresForVerdict)) Refuse(*entry, why);

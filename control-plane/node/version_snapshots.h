@@ -54,7 +54,8 @@ class VersionSnapshots {
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A restore of it failed. When `verdict`, or for the third time in a row, it is DAMAGED; when it
-  // was late (DEADLINE_EXCEEDED), for the thirtieth.
+  // was late (DEADLINE_EXCEEDED), for the thirtieth. A shortage (RESOURCE_EXHAUSTED) says nothing
+  // about it.
   void RestoreFailed(const hearth::snapshot::v1::Header& header, const absl::Status& why,
                      bool verdict) ABSL_LOCKS_EXCLUDED(mutex_);
   void Restored(const hearth::snapshot::v1::Header& header, absl::Time now)
