@@ -149,7 +149,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     if (!grant.is_new) return held;
     if (may_restore) {
       const absl::Time found = absl::Now();
-      snapshot = snapshots->Find(*version, &held->was_resident);
+      snapshot = snapshots->Find(*version, found, &held->was_resident);
       held->restored.load = absl::Now() - found;
       if (snapshot && Lease(*held->instance, *snapshot)) {
         restored = MakeRestored(*held, snapshot, cancellation);

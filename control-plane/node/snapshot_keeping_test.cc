@@ -104,6 +104,57 @@ TEST_CASE("snapshots: one that nobody used for its time is collected, one in use
   CHECK(fixture.node().ListSnapshots().empty());
 }
 
+// What a node finds of one snapshot of `version`, made here and now.
+std::unique_ptr<VersionSnapshots> OpenWithOne(const VersionPtr& version, SnapshotStore* store,
+                                              FakeDisk& disk) {
+  {
+    absl::MutexLock lock(&disk.mutex);
+    hearth::snapshot::v1::Header& header = disk.kept["one"].header;
+    header.set_uid("one");
+    header.set_version(version->name);
+    header.set_memory_mib(version->memory_mib);
+  }
+  auto snapshots = VersionSnapshots::Open(store, {});
+  REQUIRE(snapshots.ok());
+  return *std::move(snapshots);
+}
+
+TEST_CASE(
+    "snapshots: one that somebody holds is not collected, however long it was not asked for") {
+  const VersionPtr version = MakeVersion(kVersion);
+  const auto disk = std::make_shared<FakeDisk>();
+  FakeSnapshotStore store(disk);
+  const auto snapshots = OpenWithOne(version, &store, *disk);
+  bool was_resident = false;
+  auto held = snapshots->Find(*version, absl::Now(), &was_resident);
+  REQUIRE(held != nullptr);
+  const absl::Time later = absl::Now() + absl::Hours(1);
+  snapshots->Collect(later);
+  CHECK(disk->size() == 1);
+  CHECK_FALSE(snapshots->NameOf(kVersion).empty());
+  held.reset();
+  snapshots->Collect(later);
+  CHECK(disk->size() == 0);
+}
+
+TEST_CASE(
+    "snapshots: one that is taken into use while others are looked through is not collected") {
+  const VersionPtr version = MakeVersion(kVersion);
+  const auto disk = std::make_shared<FakeDisk>();
+  FakeSnapshotStore store(disk);
+  const auto snapshots = OpenWithOne(version, &store, *disk);
+  const absl::Time later = absl::Now() + absl::Hours(1);
+  std::shared_ptr<const ResidentSnapshot> held;
+  disk->on_list = [&] {
+    bool was_resident = false;
+    held = snapshots->Find(*version, later, &was_resident);
+  };
+  snapshots->Collect(later);
+  CHECK(held != nullptr);
+  CHECK(disk->size() == 1);
+  CHECK_FALSE(snapshots->NameOf(kVersion).empty());
+}
+
 TEST_CASE("snapshots: VMM processes wait as demand says, and none when memory is short") {
   std::atomic<uint64_t> available{1 << 30};
   NodeFixture fixture;

@@ -126,7 +126,7 @@ void VersionSnapshots::Sweep() {
 }
 
 std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDescription& version,
-                                                               bool* was_resident) {
+                                                               absl::Time now, bool* was_resident) {
   for (int tries = 0; tries < kLookups; ++tries) {
     Header header;
     {
@@ -138,6 +138,8 @@ std::shared_ptr<const ResidentSnapshot> VersionSnapshots::Find(const VersionDesc
         Refuse(found->second, absl::DataLossError("it is of another version of the same name"));
         return nullptr;
       }
+      // Collect() asks the store what is in use, and cannot see in its answer what is since.
+      found->second.used = now;
     }
     *was_resident = store_->IsResident(header.uid());
     auto loaded = store_->Load(header.uid());

@@ -33,8 +33,8 @@ class VersionSnapshots {
 
   // What an instance of the version is to be restored from, loaded; null: it boots. A snapshot that
   // the store refuses is DAMAGED from then on. `was_resident`: whether its memory was in the
-  // host's.
-  std::shared_ptr<const ResidentSnapshot> Find(const VersionDescription& version,
+  // host's. Counts as a use at `now`, so that Collect() spares it.
+  std::shared_ptr<const ResidentSnapshot> Find(const VersionDescription& version, absl::Time now,
                                                bool* was_resident) ABSL_LOCKS_EXCLUDED(mutex_);
   // The same of the one that is being built, which serves nobody yet.
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Load(const std::string& uid);

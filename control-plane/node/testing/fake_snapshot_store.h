@@ -23,6 +23,7 @@ struct FakeDisk {
     uint32_t recordings = 0;
     bool damaged = false;
     int pins = 0;
+    int held = 0;  // By those who loaded it.
   };
   absl::Mutex mutex;
   std::map<std::string, Kept> kept ABSL_GUARDED_BY(mutex);
@@ -33,6 +34,7 @@ struct FakeDisk {
   std::atomic<int> evictions{0};
   std::function<void()> on_publish;
   std::function<void()> on_load;  // Called when one has been loaded.
+  std::function<void()> on_list;  // Called when a list is made, before its caller has it.
 
   size_t size() {
     absl::MutexLock lock(&mutex);
@@ -101,19 +103,8 @@ class FakeSnapshotStore final : public SnapshotStore {
     return absl::OkStatus();
   }
   absl::StatusOr<std::vector<SnapshotInfo>> List() override {
-    std::vector<SnapshotInfo> infos;
-    absl::MutexLock lock(&disk_->mutex);
-    for (const auto& [uid, kept] : disk_->kept) {
-      SnapshotInfo& info = infos.emplace_back();
-      info.uid = uid;
-      info.header = kept.header;
-      info.resident = true;
-      if (kept.header.format_version() > 1) {
-        info.header.Clear();
-        info.problem = absl::FailedPreconditionError("the fake snapshot is of a newer Hearth");
-      }
-      if (kept.damaged) info.problem = absl::DataLossError("the fake snapshot was altered");
-    }
+    std::vector<SnapshotInfo> infos = ListNow();
+    if (disk_->on_list) disk_->on_list();
     return infos;
   }
   absl::StatusOr<CollectResult> Collect(const std::function<bool(const SnapshotInfo&)>&) override {
@@ -130,6 +121,11 @@ class FakeSnapshotStore final : public SnapshotStore {
    public:
     Resident(std::shared_ptr<FakeDisk> disk, hearth::snapshot::v1::Header header)
         : disk_(std::move(disk)), header_(std::move(header)) {}
+    ~Resident() override {
+      absl::MutexLock lock(&disk_->mutex);
+      const auto found = disk_->kept.find(header_.uid());
+      if (found != disk_->kept.end()) --found->second.held;
+    }
     const hearth::snapshot::v1::Header& header() const override { return header_; }
     int state() const override { return -1; }
     int memory() const override { return -1; }
@@ -147,11 +143,29 @@ class FakeSnapshotStore final : public SnapshotStore {
     const hearth::snapshot::v1::Header header_;
   };
 
+  std::vector<SnapshotInfo> ListNow() {
+    std::vector<SnapshotInfo> infos;
+    absl::MutexLock lock(&disk_->mutex);
+    for (const auto& [uid, kept] : disk_->kept) {
+      SnapshotInfo& info = infos.emplace_back();
+      info.uid = uid;
+      info.header = kept.header;
+      info.resident = true;
+      info.in_use = kept.pins > 0 || kept.held > 0;
+      if (kept.header.format_version() > 1) {
+        info.header.Clear();
+        info.problem = absl::FailedPreconditionError("the fake snapshot is of a newer Hearth");
+      }
+      if (kept.damaged) info.problem = absl::DataLossError("the fake snapshot was altered");
+    }
+    return infos;
+  }
   absl::StatusOr<std::shared_ptr<const ResidentSnapshot>> Find(const std::string& uid) {
     absl::MutexLock lock(&disk_->mutex);
     const auto found = disk_->kept.find(uid);
     if (found == disk_->kept.end()) return absl::NotFoundError("no such snapshot");
     if (found->second.damaged) return absl::DataLossError("the fake snapshot was altered");
+    ++found->second.held;
     return std::make_shared<Resident>(disk_, found->second.header);
   }
   SnapshotPin PinLocked(const std::string& uid) ABSL_EXCLUSIVE_LOCKS_REQUIRED(disk_->mutex) {
