@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "absl/synchronization/notification.h"
@@ -15,18 +16,21 @@ namespace {
 
 using hearth::v1::Snapshot;
 
-TEST_CASE("snapshots: one of a newer Hearth stays where it is, one that cannot be read goes") {
+TEST_CASE("snapshots: one of a newer Hearth or that cannot be read stays where it is") {
   const auto disk = std::make_shared<FakeDisk>();
   {
     absl::MutexLock lock(&disk->mutex);
     disk->kept["newer"].header.set_format_version(2);
-    disk->kept["unreadable"] = {};
+    disk->kept["other-key"].unreadable = absl::DataLossError("it does not fit its mac");
+    disk->kept["bad-sector"].unreadable = absl::UnknownError("Input/output error");
   }
   FakeSnapshotStore store(disk);
-  REQUIRE(VersionSnapshots::Open(&store, {}).ok());
-  absl::MutexLock lock(&disk->mutex);
-  CHECK(disk->kept.count("newer") == 1);
-  CHECK(disk->kept.count("unreadable") == 0);
+  const auto snapshots = VersionSnapshots::Open(&store, {});
+  REQUIRE(snapshots.ok());
+  CHECK((*snapshots)->List().empty());
+  (*snapshots)->Retain({});
+  (*snapshots)->Collect(absl::InfiniteFuture());
+  CHECK(disk->size() == 3);
 }
 
 TEST_CASE("snapshots: one that is deleted serves no more, and its instances run on") {
@@ -195,6 +199,44 @@ TEST_CASE("snapshots: the store on the disk and the node agree on what a snapsho
     INFO(rebuilt.status());
     REQUIRE(rebuilt.ok());
     CHECK(fixture.node().ListSnapshots().size() == 1);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("snapshots: a store that is opened with another key serves again with its own") {
+  char folder[] = "/tmp/hearth-node-XXXXXX";
+  REQUIRE(mkdtemp(folder) != nullptr);
+  const std::filesystem::path key = std::filesystem::path(folder) / "key";
+  const std::filesystem::path kept = std::filesystem::path(folder) / "key.kept";
+  const auto open = [&](NodeFixture& fixture) {
+    auto store = SnapshotStore::Open({.directory = folder, .resident_budget_bytes = 1 << 30});
+    INFO(store.status());
+    REQUIRE(store.ok());
+    fixture.config.snapshots = *std::move(store);
+  };
+  std::string name;
+  {
+    NodeFixture fixture;
+    open(fixture);
+    REQUIRE(Prepare(fixture).ok());
+    name = fixture.node().SnapshotOf(kVersion);
+  }
+  std::filesystem::copy_file(key, kept);
+  std::filesystem::permissions(kept, std::filesystem::perms(0600));
+  std::ofstream(key, std::ios::binary) << std::string(32, 'k');
+  {
+    NodeFixture fixture;
+    open(fixture);
+    CHECK(fixture.node().ListSnapshots().empty());
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    AwaitSnapshot(fixture, Snapshot::READY);  // One of the new key, beside the other.
+  }
+  std::filesystem::rename(kept, key);
+  {
+    NodeFixture fixture;
+    open(fixture);
+    CHECK(fixture.node().SnapshotOf(kVersion) == name);
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
   }
   std::filesystem::remove_all(folder);
 }

@@ -55,15 +55,11 @@ absl::StatusOr<std::unique_ptr<VersionSnapshots>> VersionSnapshots::Open(
 }
 
 void VersionSnapshots::Adopt(const SnapshotInfo& info) {
-  // A newer Hearth made it, and may come back.
-  if (absl::IsFailedPrecondition(info.problem)) {
-    spdlog::warn("snapshot {} is left alone: {}", info.uid, std::string(info.problem.message()));
-    return;
-  }
+  // Of a newer Hearth, under another key, or on a disk that fails: whatever came may go again, and
+  // nothing shows whose it is, so nothing shows that it may be deleted.
   if (info.header.version().empty()) {
-    spdlog::warn("snapshot {} cannot be read and is deleted: {}", info.uid,
+    spdlog::warn("snapshot {} is left alone, for it cannot be read: {}", info.uid,
                  std::string(info.problem.message()));
-    Discard(info.uid);
     return;
   }
   Entry& entry = entries_[info.header.version()];
@@ -76,7 +72,8 @@ void VersionSnapshots::Adopt(const SnapshotInfo& info) {
   entry.header.set_uid(info.uid);
   entry.since = absl::Now();
   entry.state = SnapshotState::kReady;
-  absl::Status fits = info.problem;
+  // What cannot be read for the moment is judged when it is to be used.
+  absl::Status fits = IsVerdict(info.problem) ? info.problem : absl::OkStatus();
   if (fits.ok()) fits = CheckFits(info.header, host_, info.header.images());
   if (!fits.ok()) Refuse(entry, fits);
 }

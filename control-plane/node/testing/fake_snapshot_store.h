@@ -22,6 +22,7 @@ struct FakeDisk {
     std::shared_ptr<const WorkingSet> working_set = std::make_shared<WorkingSet>();
     uint32_t recordings = 0;
     bool damaged = false;
+    absl::Status unreadable;  // Not OK: of its header.
     int pins = 0;
     int held = 0;  // By those who loaded it.
   };
@@ -155,6 +156,10 @@ class FakeSnapshotStore final : public SnapshotStore {
       if (kept.header.format_version() > 1) {
         info.header.Clear();
         info.problem = absl::FailedPreconditionError("the fake snapshot is of a newer Hearth");
+      }
+      if (!kept.unreadable.ok()) {
+        info.header.Clear();
+        info.problem = kept.unreadable;
       }
       if (kept.damaged) info.problem = absl::DataLossError("the fake snapshot was altered");
     }
