@@ -112,7 +112,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::Hold(
     const Cancellation& cancellation) {
   ASSIGN_OR_RETURN(std::unique_ptr<HeldInstance> held,
                    HoldReady(version, deadline, progress, cancellation));
-  if (WantsAhead(version->name)) ahead.Add(version);
+  if (WantsAhead(version->name)) AddFor(*held, version, ahead);
   return held;
 }
 
@@ -156,7 +156,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
         MachineMade();
         if (restored.ok()) {
           RetireIfOld(*held->instance);
-          BuildInBackground(version);  // It may be outdated.
+          BuildInBackground(*held);  // It may be outdated.
           return held;
         }
         const bool final = cancellation.cancelled() || WasDrained(*held) ||
@@ -174,7 +174,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
       // That the host makes machines, but none of this snapshot, counts against the snapshot.
       if (!restored.ok()) snapshots->RestoreFailed(snapshot->header(), restored, false);
       RetireIfOld(*held->instance);
-      BuildInBackground(version);
+      BuildInBackground(*held);
     }
     return held;
   }
@@ -263,9 +263,13 @@ absl::StatusOr<std::unique_ptr<Reservation>> LocalNode::Reserve(VersionPtr versi
 
 absl::Status LocalNode::Drain(const std::string& prefix, bool force) {
   const auto below = [&](const std::string& version) { return IsBelow(version, prefix); };
-  impl_->builds.Cancel(below);
-  impl_->ahead.Cancel(below);
+  const auto cancel = [&] {
+    impl_->builds.Cancel(below);
+    impl_->ahead.Cancel(below);
+  };
+  cancel();
   impl_->pool.Drain(prefix, force);
+  cancel();  // What was asked for by those that started meanwhile.
   return absl::OkStatus();
 }
 

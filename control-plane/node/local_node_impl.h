@@ -80,6 +80,8 @@ class LocalNode::Impl final : public PoolDelegate {
                             const std::shared_ptr<const ResidentSnapshot>& snapshot,
                             const Cancellation& cancellation);
   bool WasDrained(const HeldInstance& held) const;
+  // Asks for what `held` has shown to be wanted, unless its version is being drained.
+  void AddFor(const HeldInstance& held, const VersionPtr& version, BackgroundBuilds& work);
   absl::StatusOr<std::unique_ptr<HeldInstance>> HoldNew(const VersionPtr& version,
                                                         const Cancellation& cancellation,
                                                         PoolWish wish = PoolWish::kFresh);
@@ -102,7 +104,7 @@ class LocalNode::Impl final : public PoolDelegate {
   absl::Status Try(const VersionPtr& version, const hearth::snapshot::v1::Header& header,
                    const Cancellation& cancellation);
   bool WantsBuild(const VersionDescription& version);
-  void BuildInBackground(const VersionPtr& version);
+  void BuildInBackground(const HeldInstance& held);
   // Ends one that was being made while a snapshot of other images began to serve.
   void RetireIfOld(const Instance& instance);
   // Ends the version's instances that were made from other images.

@@ -60,6 +60,15 @@ bool LocalNode::Impl::WasDrained(const HeldInstance& held) const {
   return state == InstanceState::kStopping || state == InstanceState::kGone;
 }
 
+void LocalNode::Impl::AddFor(const HeldInstance& held, const VersionPtr& version,
+                             BackgroundBuilds& work) {
+  work.Add(version);
+  // Drain() takes away what was added before it ended this instance; what came later is ours.
+  if (WasDrained(held)) {
+    work.Cancel([&](const std::string& name) { return name == version->name; });
+  }
+}
+
 bool LocalNode::Impl::Lease(Instance& instance, const ResidentSnapshot& snapshot) {
   if (capabilities.clones) return true;
   RestoreLeases::Lease lease = leases.Take(snapshot.header().uid());

@@ -189,8 +189,9 @@ bool LocalNode::Impl::WantsBuild(const VersionDescription& version) {
   return snapshots->WantsBuild(version, ImagesOf(config, version), absl::Now());
 }
 
-void LocalNode::Impl::BuildInBackground(const VersionPtr& version) {
-  if (WantsBuild(*version)) builds.Add(version);
+void LocalNode::Impl::BuildInBackground(const HeldInstance& held) {
+  const VersionPtr& version = held.instance->version_ptr();
+  if (WantsBuild(*version)) AddFor(held, version, builds);
 }
 
 void LocalNode::Impl::RetireOld(const std::string& version,

@@ -68,6 +68,59 @@ TEST_CASE("snapshots: a version that is forgotten while its snapshot is made lea
   CHECK(node.ListSnapshots().empty());
 }
 
+TEST_CASE(
+    "snapshots: a version that is deleted while an instance of it starts gets none afterwards") {
+  absl::Notification publishing, publish, starting, start;
+  std::atomic<bool> is_first{true};
+  FakeScript script;
+  script.on_start = [&](const agent::v1::StartRuntime& runtime) {
+    if (runtime.function_name() != "f" || starting.HasBeenNotified()) return;
+    starting.Notify();
+    start.WaitForNotification();
+  };
+  NodeFixture fixture(script);
+  fixture.WithSnapshots();
+  fixture.config.memory_capacity_mib = 2 * (128 + 8);
+  fixture.disk->on_publish = [&] {
+    if (!is_first.exchange(false)) return;
+    publishing.Notify();
+    publish.WaitForNotification();
+  };
+  LocalNode& node = fixture.node();
+  // Whoever makes snapshots in the background is busy, so what is asked for waits.
+  const VersionPtr other = MakeVersion("tenants/t/functions/other/versions/1");
+  auto held = node.Reserve(other, absl::InfiniteFuture(), Cancellation());
+  REQUIRE(held.ok());
+  publishing.WaitForNotification();
+  absl::Status status;
+  std::thread client([&] {
+    StringSink sink;
+    status = fixture.Invoke("x", &sink).status();
+  });
+  starting.WaitForNotification();
+  std::thread deleter([&] {
+    node.Drain(kVersion, false).IgnoreError();
+    node.ForgetSnapshots(kVersion);
+  });
+  // No memory is left until the drain has begun; then nothing can be reserved.
+  while (node.Reserve(MakeVersion(absl::StrCat(kVersion, "/x")), absl::Now(), Cancellation())
+             .status()
+             .code() != absl::StatusCode::kUnavailable) {
+    std::this_thread::yield();
+  }
+  start.Notify();
+  client.join();
+  deleter.join();
+  CHECK(status.ok());
+  // They are made in the order in which they were asked for: with this one, all are.
+  const VersionPtr last = MakeVersion("tenants/t/functions/last/versions/1");
+  CHECK(StartOf(fixture, last) == hearth::v1::COLD);
+  publish.Notify();
+  while (node.SnapshotOf(last->name).empty()) std::this_thread::yield();
+  CHECK(node.SnapshotOf(kVersion).empty());
+  CHECK(fixture.disk->size() == 2);
+}
+
 TEST_CASE("snapshots: what a node finds on its disk it uses, but not what is of no version") {
   auto disk = std::make_shared<FakeDisk>();
   {
