@@ -64,7 +64,7 @@ struct Options {
   std::string snapshots = "on";
   std::string snapshot_directory;
   uint64_t resident_snapshot_mib = 0;
-  double snapshot_idle_hours = 0;
+  double snapshot_idle_hours = 14 * 24;
   int waiting_vmms = -1;
   size_t instances_ahead = 1;
   double grace = 10;
