@@ -160,6 +160,7 @@ int DescribeSnapshot(Session& session, const SnapshotOptions& options) {
                       std::to_string(snapshot.working_set_recordings()) + " recordings");
   lines.Add("boot took", FormatDuration(ToSeconds(snapshot.boot_duration())));
   lines.Add("init took", FormatDuration(ToSeconds(snapshot.init_duration())));
+  lines.Add("CPU of both", FormatDuration(ToSeconds(snapshot.cpu_duration())));
   lines.Add("kernel", snapshot.images().kernel());
   lines.Add("agent", snapshot.images().agent());
   lines.Add("runtime", snapshot.images().runtime());

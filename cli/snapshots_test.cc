@@ -28,6 +28,7 @@ struct Stage {
     hearthd.snapshot.set_state(hearth::v1::Snapshot::OUTDATED);
     hearthd.snapshot.set_detail("made from another runtime \033[2J");
     hearthd.snapshot.set_memory_mib(256);
+    hearthd.snapshot.mutable_cpu_duration()->set_seconds(3);
     hearthd.snapshot.set_working_set_pages(1000);
     hearthd.snapshot.set_working_set_recordings(4);
     hearthd.snapshot.set_resident(true);
@@ -78,6 +79,7 @@ TEST_CASE("snapshots describe: a function means its live version, a whole name i
   CHECK(Has(ended.out, "state         OUTDATED, made from another runtime ?[2J\n"));
   CHECK(Has(ended.out, "17 times"));
   CHECK(Has(ended.out, "from 4 recordings"));
+  CHECK(Has(ended.out, "CPU of both   3"));
   stage.Run({"snapshots", "describe", kName});
   CHECK(stage.hearthd.calls ==
         std::vector<std::string>{"GetAlias tenants/default/functions/f/aliases/live",

@@ -62,8 +62,8 @@ absl::StatusOr<Header> LocalNode::Impl::Publish(const VersionPtr& version,
   for (const MachineDisk& disk : DisksOf(config, *version)) {
     header.add_devices(absl::StrCat("block ", disk.serial));
   }
-  header.add_devices(config.backend->capabilities().vsock ? "vsock" : "virtio-serial");
   header.add_devices("entropy");
+  header.add_devices(config.backend->capabilities().vsock ? "vsock" : "virtio-serial");
   header.set_boot_ns(absl::ToInt64Nanoseconds(prepared.boot));
   header.set_init_ns(absl::ToInt64Nanoseconds(prepared.init));
   header.set_cpu_ns(absl::ToInt64Nanoseconds(cpu));

@@ -52,6 +52,14 @@ TEST_CASE(
   CHECK(snapshot.state() == Snapshot::READY);
   CHECK(snapshot.restores() == 1);  // Of those that were to serve.
   CHECK(snapshot.memory_mib() == 128);
+  CHECK(snapshot.cpu_duration().nanos() > 0);
+  {
+    absl::MutexLock lock(&fixture.disk->mutex);
+    const auto& devices = fixture.disk->kept.begin()->second.header.devices();
+    CHECK(std::vector<std::string>(devices.begin(), devices.end()) ==
+          std::vector<std::string>{"serial", "block agent", "block runtime", "block code",
+                                   "entropy", "vsock"});
+  }
   CHECK(fixture.node().SnapshotOf(kVersion) == prepared->snapshot);
   CHECK(fixture.node().ListInstances().at(0).start_kind() == hearth::v1::RESTORED);
 }

@@ -64,6 +64,7 @@ hearth::v1::Snapshot Describe(const Header& header) {
   snapshot.set_state_bytes(static_cast<int64_t>(header.state_bytes()));
   *snapshot.mutable_boot_duration() = ToProto(absl::Nanoseconds(header.boot_ns()));
   *snapshot.mutable_init_duration() = ToProto(absl::Nanoseconds(header.init_ns()));
+  *snapshot.mutable_cpu_duration() = ToProto(absl::Nanoseconds(header.cpu_ns()));
   return snapshot;
 }
 
