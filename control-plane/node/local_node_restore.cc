@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the node restores instances, and what it learns from them.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,22 +35,26 @@ absl::StatusOr<std::vector<MachineDisk>> LocalNode::Impl::DisksFor(
   const hearth::snapshot::v1::Images present = ImagesOf(config, version);
   std::vector<MachineDisk> disks = DisksOf(config, version);
   if (images.code() != present.code()) {
-    return absl::FailedPreconditionError("its code disk is another than the version's");
+    return absl::FailedPreconditionError(absl::StrCat("it was made from the code image ",
+                                                      images.code(), ", and its version has ",
+                                                      present.code()));
   }
   // The disks stand in the order agent, runtime, code.
-  const std::pair<const std::string*, const std::string*> wanted[] = {
-      {&images.agent(), &present.agent()}, {&images.runtime(), &present.runtime()}};
-  for (size_t i = 0; i < 2; ++i) {
-    if (*wanted[i].first == *wanted[i].second) continue;
-    if (config.images == nullptr) {
-      return absl::FailedPreconditionError("an image that it was made from is not kept");
+  const std::tuple<const char*, const std::string&, const std::string&> wanted[] = {
+      {"agent", images.agent(), present.agent()}, {"runtime", images.runtime(), present.runtime()}};
+  for (size_t i = 0; i < std::size(wanted); ++i) {
+    const auto& [name, digest, present_digest] = wanted[i];
+    if (digest == present_digest) continue;
+    absl::StatusOr<ImageFile> kept = absl::NotFoundError("images are not kept");
+    if (config.images != nullptr) kept = config.images->Find(digest);
+    if (kept.ok()) {
+      disks[i].path = kept->path;
+      continue;
     }
-    const absl::StatusOr<ImageFile> kept = config.images->Find(*wanted[i].first);
-    if (!kept.ok()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("an image that it was made from is gone: ", kept.status().message()));
-    }
-    disks[i].path = kept->path;
+    const std::string why = absl::StrCat("the ", name, " image that it was made from, ", digest,
+                                         ", cannot be had: ", kept.status().message());
+    const bool gone = absl::IsNotFound(kept.status()) || absl::IsDataLoss(kept.status());
+    return absl::Status(gone ? absl::StatusCode::kFailedPrecondition : kept.status().code(), why);
   }
   return disks;
 }

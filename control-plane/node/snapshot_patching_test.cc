@@ -4,6 +4,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
 #include "control-plane/node/testing/snapshot_fixture.h"
 
@@ -142,11 +143,36 @@ TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
   CHECK(fixture.node().SnapshotOf(kVersion) == outdated.name());
 }
 
-TEST_CASE("snapshots: without what it was made from, an outdated one is not restored") {
+TEST_CASE("snapshots: one whose image is gone, or another, is refused, and the image named") {
+  FakeImageKeeper keeper;
+  keeper.gone = "sha256:old";
   NodeFixture fixture;
   fixture.WithSnapshots();
+  const bool keeps = GENERATE(false, true);
+  if (keeps) fixture.config.images = &keeper;
+  auto before = std::make_shared<VersionDescription>(*fixture.default_version);
+  auto after = std::make_shared<VersionDescription>(*fixture.default_version);
+  std::string named;
+  SECTION("the agent's") {
+    before->agent = {"/agent", "sha256:old"};
+    after->agent = {"/agent", "sha256:new"};
+    named = "the agent image that it was made from, sha256:old";
+  }
+  SECTION("the runtime's") {
+    before->runtime.image.digest = "sha256:old";
+    after->runtime.image.digest = "sha256:new";
+    named = "the runtime image that it was made from, sha256:old";
+  }
+  SECTION("the code's") {
+    before->code_disk.digest = "sha256:old";
+    after->code_disk.digest = "sha256:new";
+    named = "the code image sha256:old, and its version has sha256:new";
+  }
+  fixture.default_version = before;
   REQUIRE(Prepare(fixture).ok());
-  CHECK(StartOf(fixture, WithRuntime(fixture.default_version, "new")) == hearth::v1::COLD);
+  fixture.world->save_fails = true;  // So that no other takes its place.
+  CHECK(StartOf(fixture, after) == hearth::v1::COLD);
+  CHECK(absl::StrContains(AwaitSnapshot(fixture, Snapshot::DAMAGED).detail(), named));
 }
 
 TEST_CASE("snapshots: a rebuild serves in place of the old one, and only one is made at a time") {

@@ -74,6 +74,7 @@ void VersionSnapshots::Adopt(const SnapshotInfo& info) {
   entry.state = SnapshotState::kReady;
   // What cannot be read for the moment is judged when it is to be used.
   absl::Status fits = IsVerdict(info.problem) ? info.problem : absl::OkStatus();
+  // What it was made from is looked for when it is restored.
   if (fits.ok()) fits = CheckFits(info.header, host_, info.header.images());
   if (!fits.ok()) Refuse(entry, fits);
 }

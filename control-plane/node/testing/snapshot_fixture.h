@@ -24,9 +24,11 @@ inline VersionPtr WithRuntime(const VersionPtr& version, const std::string& dige
 struct FakeImageKeeper final : ImageKeeper {
   absl::Status Keep(const ImageFile&) override { return absl::OkStatus(); }
   absl::StatusOr<ImageFile> Find(const std::string& digest) override {
+    if (digest == gone) return absl::NotFoundError("it was not kept");
     return ImageFile{"/kept/" + digest, digest};
   }
   absl::Status Retain(const std::set<std::string>&) override { return absl::OkStatus(); }
+  std::string gone = "none";  // The digest of one that was not kept.
 };
 
 inline absl::StatusOr<PreparedVersion> Prepare(NodeFixture& fixture,
