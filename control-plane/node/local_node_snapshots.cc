@@ -253,9 +253,10 @@ void LocalNode::Refresh(VersionPtr version) {
   const hearth::snapshot::v1::Images images = ImagesOf(impl_->config, *version);
   if (!impl_->snapshots) return impl_->RetireOld(version->name, images);
   impl_->snapshots->SetImages(version->name, images);
+  // Instances follow when the new snapshot serves; without one that serves, they boot again.
+  if (impl_->snapshots->NameOf(version->name).empty()) impl_->RetireOld(version->name, images);
   // One that never had a snapshot gets it when it is first used.
-  const bool serves = !impl_->snapshots->NameOf(version->name).empty();
-  if (!serves) return impl_->RetireOld(version->name, images);
+  if (!impl_->snapshots->HasOne(version->name)) return;
   if (impl_->WantsBuild(*version)) impl_->builds.Add(std::move(version));
 }
 

@@ -131,6 +131,93 @@ TEST_CASE("snapshots: a request that holds a version as it was before a patch do
   CHECK(AwaitSnapshot(fixture, Snapshot::READY).images().runtime() == "new");
 }
 
+TEST_CASE("snapshots: after a new kernel or agent new ones are made from it, and what ran goes") {
+  FakeImageKeeper keeper;
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.images = &keeper;
+  auto before = std::make_shared<VersionDescription>(*fixture.default_version);
+  before->kernel = {"/kernel", "kernel-1"};
+  before->agent = {"/agent", "agent-1"};
+  auto after = std::make_shared<VersionDescription>(*before);
+  std::string detail;
+  SECTION("kernel") {
+    after->kernel = {"/new-kernel", "kernel-2"};
+    detail = "made from another kernel";
+  }
+  SECTION("agent") {
+    after->agent = {"/new-agent", "agent-2"};
+    detail = "made from another agent";
+  }
+  fixture.default_version = before;
+  absl::Notification building, build;
+  bool is_new = false;
+  fixture.world->on_create = [&](const MachineSpec& spec) {
+    if (spec.kernel_path == before->kernel.path && spec.disks[0].path == before->agent.path) return;
+    is_new = spec.kernel_path == after->kernel.path && spec.disks[0].path == after->agent.path;
+    building.Notify();
+    build.WaitForNotification();
+  };
+  REQUIRE(Prepare(fixture).ok());
+  CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  LocalNode& node = fixture.node();
+  node.Refresh(after);
+  building.WaitForNotification();
+  CHECK(is_new);
+  const Snapshot old = AwaitSnapshot(fixture, Snapshot::OUTDATED);
+  CHECK(old.detail() == detail);
+  CHECK(StartOf(fixture, after) == hearth::v1::WARM);  // The old one serves.
+  build.Notify();
+  const Snapshot made = AwaitSnapshot(fixture, Snapshot::READY, old.name());
+  CHECK(made.images().kernel() == after->kernel.digest);
+  CHECK(made.images().agent() == after->agent.digest);
+  AwaitInstances(fixture, 0);
+  CHECK(StartOf(fixture, after) == hearth::v1::RESTORED);
+  CHECK(node.ListInstances().at(0).images().agent() == after->agent.digest);
+}
+
+TEST_CASE(
+    "snapshots: one of another machine or VMM is refused by name and made anew at the start") {
+  const bool is_used_first = GENERATE(false, true);
+  NodeFixture made_on;
+  made_on.WithSnapshots();
+  made_on.config.host.set_microcode("0x1");
+  made_on.config.host.set_vmm_version("1.0");
+  REQUIRE(Prepare(made_on).ok());
+  const std::string old = made_on.node().SnapshotOf(kVersion);
+
+  NodeFixture here;
+  here.disk = made_on.disk;
+  here.WithSnapshots();
+  here.config.host.set_microcode("0x1");
+  here.config.host.set_vmm_version("1.0");
+  std::string named;
+  SECTION("microcode") {
+    here.config.host.set_microcode("0x2");
+    named = "microcode 0x2 here, 0x1 in the snapshot";
+  }
+  SECTION("CPU model") {
+    here.config.host.set_cpu_model("another");
+    named = "CPU model another here, (none) in the snapshot";
+  }
+  SECTION("VMM") {
+    here.config.host.set_vmm_version("1.1");
+    named = "VMM version 1.1 here, 1.0 in the snapshot";
+  }
+  const Snapshot refused = here.node().ListSnapshots().at(0);
+  CHECK(refused.state() == Snapshot::DAMAGED);
+  CHECK(absl::StrContains(refused.detail(), named));
+  if (is_used_first) {
+    CHECK(StartOf(here) == hearth::v1::COLD);
+  } else {
+    here.node().Refresh(here.default_version);
+  }
+  AwaitSnapshot(here, Snapshot::READY, old);
+  AwaitOneStored(here);
+  here.node().Drain(kVersion, false).IgnoreError();
+  CHECK(StartOf(here) == hearth::v1::RESTORED);
+}
+
 TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
   NodeFixture fixture;
   fixture.WithSnapshots();
@@ -144,11 +231,11 @@ TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
 }
 
 TEST_CASE("snapshots: one whose image is gone, or another, is refused, and the image named") {
+  const bool keeps = GENERATE(false, true);
   FakeImageKeeper keeper;
   keeper.gone = "sha256:old";
   NodeFixture fixture;
   fixture.WithSnapshots();
-  const bool keeps = GENERATE(false, true);
   if (keeps) fixture.config.images = &keeper;
   auto before = std::make_shared<VersionDescription>(*fixture.default_version);
   auto after = std::make_shared<VersionDescription>(*fixture.default_version);

@@ -75,6 +75,8 @@ class VersionSnapshots {
       ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<hearth::v1::Snapshot> List() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NameOf(const std::string& version) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether there is one that serves or was refused.
+  bool HasOne(const std::string& version) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   absl::Status Delete(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
   void Forget(const std::string& prefix) ABSL_LOCKS_EXCLUDED(mutex_);

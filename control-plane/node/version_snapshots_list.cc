@@ -132,6 +132,12 @@ std::string VersionSnapshots::NameOf(const std::string& version) const {
                                                                 : "";
 }
 
+bool VersionSnapshots::HasOne(const std::string& version) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = entries_.find(version);
+  return found != entries_.end() && !found->second.header.uid().empty();
+}
+
 absl::Status VersionSnapshots::Delete(const std::string& name) {
   {
     absl::MutexLock lock(&mutex_);

@@ -157,6 +157,7 @@ class FakeMachine final : public Machine {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Machine>> FakeBackend::Create(MachineSpec spec) {
+  if (world_->on_create) world_->on_create(spec);
   if (world_->create_fails) return absl::UnavailableError("the fake host has no machines");
   ++world_->created;
   ++world_->booted;

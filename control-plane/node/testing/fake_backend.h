@@ -74,7 +74,8 @@ struct FakeWorld {
   std::atomic<bool> vmms_wait{false};    // Machines say that their VMMs did.
   std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
-  // Called when a machine is restored, before it is there.
+  // Called when a machine is made, restored, before it is there.
+  std::function<void(const MachineSpec&)> on_create;
   std::function<void(const RestoreSpec&)> on_restore;
   // Called when a machine is asked for its working set.
   std::function<void()> on_working_set;
