@@ -74,8 +74,9 @@ struct MachineStatistics {
 
 // How a machine's process came to be.
 struct MachineOrigin {
-  bool waited = false;   // It had been spawned ahead of demand.
-  absl::Duration ready;  // From the order to make it until the process was ready for it.
+  bool waited = false;      // It had been spawned ahead of demand.
+  absl::Duration ready;     // From the order to make it until the process was ready for it.
+  std::string vmm_version;  // As the process says; empty: it does not.
 };
 
 // One virtual machine. Thread-safe. Destroyed, it is ended by force; its process is reaped and its
@@ -144,6 +145,11 @@ class MachineBackend {
   // machine whose OnExit was called is not among them. UNAVAILABLE when nobody answers.
   virtual absl::StatusOr<std::vector<std::string>> ListAlive() {
     return absl::UnimplementedError("this backend cannot tell which machines are alive");
+  }
+  // The version of the VMM that new machines get, as it says itself: what one saved another may not
+  // restore. UNIMPLEMENTED, or why none can be asked now.
+  virtual absl::StatusOr<std::string> VmmVersion() {
+    return absl::UnimplementedError("this backend's VMMs do not tell their version");
   }
   // How many VMM processes to keep spawned ahead of demand; Create() and Restore() use them.
   virtual void SetWaiting(size_t count) { static_cast<void>(count); }

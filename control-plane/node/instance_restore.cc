@@ -26,6 +26,13 @@ absl::StatusOr<UniqueFd> MemoryFile(const char* name) {
   return file;
 }
 
+// The VMM may have been updated since the host was described.
+absl::Status CheckVmm(const std::string& here, const hearth::snapshot::v1::Host& made_on) {
+  if (here.empty() || here == made_on.vmm_version()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("VMM version ", here, " here, ", made_on.vmm_version(), " in the snapshot"));
+}
+
 // What is the snapshot's fault, or the host's, is told as it is; the rest needs explaining.
 bool SpeaksForItself(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status) ||
@@ -90,6 +97,7 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
     spec.console = std::move(console);
     return context_->config->backend->Restore(std::move(spec));
   });
+  if (status.ok()) status = CheckVmm(machine()->origin().vmm_version, snapshot->header().host());
   if (SpeaksForItself(status)) return status;
   times->machine = lap();
   if (status.ok()) status = Connect(deadline);

@@ -49,6 +49,17 @@ hearth::v1::Instance::State ToProto(InstanceState state) {
   return hearth::v1::Instance::STATE_UNSPECIFIED;
 }
 
+// The VMM is a program of its own, which may have been updated alone.
+void LearnVmmVersion(LocalNodeConfig& config) {
+  const absl::StatusOr<std::string> version = config.backend->VmmVersion();
+  if (version.ok() && !version->empty()) {
+    config.host.set_vmm_version(*version);
+  } else if (!version.ok() && !absl::IsUnimplemented(version.status())) {
+    spdlog::warn("no VMM tells its version, it is taken for {}: {}", config.host.vmm_version(),
+                 std::string(version.status().message()));
+  }
+}
+
 PoolConfig PoolConfigOf(const LocalNodeConfig& config) {
   PoolConfig pool;
   pool.capacity_mib = config.memory_capacity_mib;
@@ -219,6 +230,7 @@ absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig con
   if (!config.host_memory) config.host_memory = HostMemory;
   std::unique_ptr<VersionSnapshots> snapshots;
   if (config.snapshots) {
+    LearnVmmVersion(config);
     ASSIGN_OR_RETURN(snapshots, VersionSnapshots::Open(config.snapshots.get(), config.host));
     if (config.images != nullptr) {
       RETURN_IF_ERROR(config.images->Retain(snapshots->ImageDigests()));

@@ -99,7 +99,7 @@ class LocalNode::Impl final : public PoolDelegate {
                                                            PreparedVersion* prepared,
                                                            SnapshotPin* pin);
   absl::StatusOr<hearth::snapshot::v1::Header> Publish(
-      const VersionPtr& version, const SavedMachine& saved, const PreparedVersion& prepared,
+      const Instance& instance, const SavedMachine& saved, const PreparedVersion& prepared,
       absl::Duration cpu, const Cancellation& cancellation, SnapshotPin* pin);
   absl::Status Try(const VersionPtr& version, const hearth::snapshot::v1::Header& header,
                    const Cancellation& cancellation);

@@ -44,22 +44,24 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldNew(
   return held;
 }
 
-absl::StatusOr<Header> LocalNode::Impl::Publish(const VersionPtr& version,
-                                                const SavedMachine& saved,
+absl::StatusOr<Header> LocalNode::Impl::Publish(const Instance& instance, const SavedMachine& saved,
                                                 const PreparedVersion& prepared, absl::Duration cpu,
                                                 const Cancellation& cancellation,
                                                 SnapshotPin* pin) {
+  const VersionDescription& version = instance.description();
   SnapshotDraft draft;
   Header& header = draft.header;
-  header.set_tenant(ParseVersionName(version->name).tenant);
-  header.set_version(version->name);
-  header.set_version_uid(version->uid);
+  header.set_tenant(ParseVersionName(version.name).tenant);
+  header.set_version(version.name);
+  header.set_version_uid(version.uid);
   *header.mutable_host() = config.host;
-  *header.mutable_images() = ImagesOf(config, *version);
-  header.set_memory_mib(version->memory_mib);
+  const std::string vmm_version = instance.origin().vmm_version;
+  if (!vmm_version.empty()) header.mutable_host()->set_vmm_version(vmm_version);
+  *header.mutable_images() = ImagesOf(config, version);
+  header.set_memory_mib(version.memory_mib);
   header.set_vcpu_count(1);
   header.add_devices("serial");
-  for (const MachineDisk& disk : DisksOf(config, *version)) {
+  for (const MachineDisk& disk : DisksOf(config, version)) {
     header.add_devices(absl::StrCat("block ", disk.serial));
   }
   header.add_devices("entropy");
@@ -70,9 +72,8 @@ absl::StatusOr<Header> LocalNode::Impl::Publish(const VersionPtr& version,
   draft.state = saved.state.get();
   draft.memory = saved.memory.get();
   if (config.images != nullptr) {
-    RETURN_IF_ERROR(
-        config.images->Keep(version->agent.path.empty() ? config.agent : version->agent));
-    RETURN_IF_ERROR(config.images->Keep(version->runtime.image));
+    RETURN_IF_ERROR(config.images->Keep(version.agent.path.empty() ? config.agent : version.agent));
+    RETURN_IF_ERROR(config.images->Keep(version.runtime.image));
   }
   ASSIGN_OR_RETURN(PublishedSnapshot published,
                    config.snapshots->Publish(std::move(draft), cancellation));
@@ -134,7 +135,7 @@ absl::StatusOr<Header> LocalNode::Impl::BuildStored(const VersionPtr& version,
     return saved.status();
   }
   Tell(progress, 30);
-  absl::StatusOr<Header> header = Publish(version, *saved, *prepared, cpu, cancellation, pin);
+  absl::StatusOr<Header> header = Publish(*instance, *saved, *prepared, cpu, cancellation, pin);
   saved = absl::CancelledError();  // Its memory is not needed any more.
   status = header.status();
   if (status.ok()) {

@@ -161,7 +161,8 @@ class Node {
   virtual absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(
       VersionPtr version, PrepareProgress progress, const Cancellation& cancellation) = 0;
   // To be called for each version at start-up and when its images have changed: what was made from
-  // other images than the version's is OUTDATED, and replaced in the background.
+  // other images than the version's is OUTDATED, and replaced in the background; so is what was
+  // refused.
   virtual void Refresh(VersionPtr version) = 0;
   virtual std::vector<hearth::v1::Snapshot> ListSnapshots() = 0;
   // The name of what the version's instances are restored from; empty: they boot.

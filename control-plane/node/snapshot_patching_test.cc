@@ -218,6 +218,34 @@ TEST_CASE(
   CHECK(StartOf(here) == hearth::v1::RESTORED);
 }
 
+TEST_CASE("snapshots: a VMM that was updated alone is noticed, at the start and later") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  fixture.config.host.set_vmm_version("9.9");  // What this process is of.
+  fixture.world->vmm_version = "1.0";
+  REQUIRE(Prepare(fixture).ok());
+  const Snapshot old = fixture.node().ListSnapshots().at(0);
+  CHECK(old.host().vmm_version() == "1.0");
+  SECTION("by the next hearthd") {
+    NodeFixture next;
+    next.disk = fixture.disk;
+    next.WithSnapshots();
+    next.config.host.set_vmm_version("9.9");
+    next.world->vmm_version = "1.1";
+    const Snapshot refused = next.node().ListSnapshots().at(0);
+    CHECK(refused.state() == Snapshot::DAMAGED);
+    CHECK(absl::StrContains(refused.detail(), "VMM version 1.1 here, 1.0 in the snapshot"));
+  }
+  SECTION("by the next instance") {
+    fixture.world->vmm_version = "1.1";
+    CHECK(StartOf(fixture) == hearth::v1::COLD);
+    const Snapshot made = AwaitSnapshot(fixture, Snapshot::READY, old.name());
+    CHECK(made.host().vmm_version() == "1.1");
+    fixture.node().Drain(kVersion, false).IgnoreError();
+    CHECK(StartOf(fixture) == hearth::v1::RESTORED);
+  }
+}
+
 TEST_CASE("snapshots: one that is outdated says what of it is, and serves") {
   NodeFixture fixture;
   fixture.WithSnapshots();

@@ -103,6 +103,10 @@ TEST_CASE("kvm backend: a guest runs, writes to its console and resets") {
   REQUIRE(machine.ok());
   CHECK_FALSE((*machine)->origin().waited);
   CHECK((*machine)->origin().ready > absl::ZeroDuration());
+  const auto version = world.backend->VmmVersion();
+  REQUIRE(version.ok());
+  CHECK_FALSE(version->empty());
+  CHECK((*machine)->origin().vmm_version == *version);
   REQUIRE((*machine)->Start().ok());
   const MachineExit exit = AwaitExit(**machine);
   CHECK(exit.reason == MachineExit::Reason::kGuestReset);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "control-plane/backend/kvm/kvm_machine.h"
 #include "control-plane/backend/kvm/launcher_client.h"
@@ -75,6 +76,13 @@ class KvmBackend::Impl {
     return alive;
   }
 
+  absl::StatusOr<std::string> VmmVersion() {
+    ASSIGN_OR_RETURN(const std::shared_ptr<VmmProcess> process, SpawnWaiting());
+    const std::string version = VersionOf(*process);
+    process->EndByForce(config_.answer_timeout);
+    return version;
+  }
+
   void SetWaiting(size_t count) { waiting_->SetTarget(count); }
   size_t waiting() const { return waiting_->count(); }
   BackendCapabilities capabilities() const ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -90,6 +98,14 @@ class KvmBackend::Impl {
     std::string id;
     std::weak_ptr<VmmProcess> process;
   };
+
+  // A program says "hearth-vmm 0.4.0". What one backend saved is not for another.
+  std::string VersionOf(const VmmProcess& process) const {
+    const std::string build = process.build();
+    const std::string version = build.substr(build.rfind(' ') + 1);
+    const std::string& name = config_.capabilities.name;
+    return version.empty() || name == "kvm" ? version : absl::StrCat(name, " ", version);
+  }
 
   // Forgets those whose machines were destroyed.
   void Remember(const std::string& id, const std::shared_ptr<VmmProcess>& process)
@@ -108,7 +124,8 @@ class KvmBackend::Impl {
     order.tells_process = !config_.capabilities.own_process;
     if (std::shared_ptr<VmmProcess> process = waiting_->Take()) {
       auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
-      machine->set_origin({.waited = true, .ready = absl::Now() - begin});
+      machine->set_origin(
+          {.waited = true, .ready = absl::Now() - begin, .vmm_version = VersionOf(*process)});
       RETURN_IF_ERROR(process->Employ(accounted_mib, std::move(order), deadline).status());
       Remember(id, process);
       return machine;
@@ -119,7 +136,9 @@ class KvmBackend::Impl {
                                        std::move(order), deadline));
     auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
     RETURN_IF_ERROR(process->AwaitFirst(deadline));
-    machine->set_origin({.waited = false, .ready = process->greeted_at() - begin});
+    machine->set_origin({.waited = false,
+                         .ready = process->greeted_at() - begin,
+                         .vmm_version = VersionOf(*process)});
     Remember(id, process);
     return machine;
   }
@@ -178,6 +197,8 @@ absl::StatusOr<std::unique_ptr<Machine>> KvmBackend::Restore(RestoreSpec spec) {
 }
 
 absl::StatusOr<std::vector<std::string>> KvmBackend::ListAlive() { return impl_->ListAlive(); }
+
+absl::StatusOr<std::string> KvmBackend::VmmVersion() { return impl_->VmmVersion(); }
 
 void KvmBackend::SetWaiting(size_t count) { impl_->SetWaiting(count); }
 size_t KvmBackend::waiting() const { return impl_->waiting(); }

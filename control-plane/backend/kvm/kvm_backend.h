@@ -40,6 +40,8 @@ class KvmBackend final : public MachineBackend {
   absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
   // UNIMPLEMENTED: the launcher is older than hearthd.
   absl::StatusOr<std::vector<std::string>> ListAlive() override;
+  // Spawns one to ask it.
+  absl::StatusOr<std::string> VmmVersion() override;
   // Whoever makes a machine gets one of these before one is spawned for it.
   void SetWaiting(size_t count) override;
   size_t waiting() const;  // How many wait now.

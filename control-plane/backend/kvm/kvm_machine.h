@@ -16,7 +16,7 @@ class KvmMachine final : public Machine {
              absl::Duration answer_timeout)
       : process_(std::move(process)), memory_mib_(memory_mib), answer_timeout_(answer_timeout) {}
   // Before others see it.
-  void set_origin(MachineOrigin origin) { origin_ = origin; }
+  void set_origin(MachineOrigin origin) { origin_ = std::move(origin); }
   ~KvmMachine() override { process_->EndByForce(answer_timeout_); }
 
   absl::Status Start() override;

@@ -28,6 +28,7 @@ constexpr int kFramesPerTurn = 32;
 constexpr int kFramesAtEnd = 512;
 // Of a text of the VMM's, which may come to a client.
 constexpr size_t kMaxVmmTextBytes = 1024;
+constexpr size_t kMaxBuildBytes = 64;  // It is kept with each snapshot.
 
 MachineExit::Reason ReasonOf(vmm::v1::Exited::Reason reason) {
   switch (reason) {
@@ -200,6 +201,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
     if (!frame.has_hello()) return absl::InvalidArgumentError("it did not begin with Hello");
     greeted_ = true;
     greeted_at_ = absl::Now();
+    build_ = wire::SanitizeText(frame.hello().build(), kMaxBuildBytes);
     changed_.SignalAll();
     return wire::NegotiateVersion("hearth.vmm.v1", "the VMM", versions_,
                                   {frame.hello().min_version(), frame.hello().max_version()})
@@ -321,6 +323,11 @@ absl::StatusOr<UniqueFd> VmmProcess::AcceptAgent(absl::Time deadline) {
   }
   if (!agent_) return EndedStatus();
   return std::move(agent_);
+}
+
+std::string VmmProcess::build() const {
+  absl::MutexLock lock(&mutex_);
+  return build_;
 }
 
 absl::Time VmmProcess::greeted_at() const {

@@ -58,8 +58,9 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   // Whether it is one of those that `launcher` says are running.
   bool IsAmong(const LauncherClient* launcher, const std::set<uint64_t>& running) const
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // When its Hello came; of one that has answered a request.
+  // When its Hello came, and the program that it named; of one that has answered a request.
   absl::Time greeted_at() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::string build() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The answer to the first request; as Call() otherwise.
   absl::Status AwaitFirst(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -122,7 +123,8 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reads_on_ ABSL_GUARDED_BY(mutex_) = false;  // A turn that goes on with reading is posted.
-  absl::Status channel_ ABSL_GUARDED_BY(mutex_);   // Not OK: the control socket is of no more use.
+  std::string build_ ABSL_GUARDED_BY(mutex_);
+  absl::Status channel_ ABSL_GUARDED_BY(mutex_);  // Not OK: the control socket is of no more use.
   uint64_t last_request_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t create_ ABSL_GUARDED_BY(mutex_) = 0;  // The order whose answer tells a process, or 0.
   std::map<uint64_t, std::optional<vmm::v1::Response>> answers_ ABSL_GUARDED_BY(mutex_);

@@ -91,7 +91,9 @@ class FakeMachine final : public Machine {
   }
   absl::StatusOr<MachineStatistics> Statistics() override { return MachineStatistics(); }
   MachineOrigin origin() const override {
-    return {.waited = world_->vmms_wait, .ready = absl::Microseconds(3)};
+    return {.waited = world_->vmms_wait,
+            .ready = absl::Microseconds(3),
+            .vmm_version = world_->vmm_version.load()};
   }
   absl::StatusOr<absl::Duration> CpuTime() override { return absl::Milliseconds(++cpu_); }
 

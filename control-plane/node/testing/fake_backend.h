@@ -71,7 +71,8 @@ struct FakeWorld {
   std::atomic<size_t> waiting{0};
   std::atomic<bool> save_fails{false};
   std::atomic<bool> clones{true};
-  std::atomic<bool> vmms_wait{false};    // Machines say that their VMMs did.
+  std::atomic<bool> vmms_wait{false};  // Machines say that their VMMs did.
+  std::atomic<const char*> vmm_version{""};
   std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
   // Called when a machine is made, restored, before it is there.
@@ -88,6 +89,7 @@ class FakeBackend final : public MachineBackend {
   absl::StatusOr<std::unique_ptr<Machine>> Create(MachineSpec spec) override;
   absl::StatusOr<std::unique_ptr<Machine>> Restore(RestoreSpec spec) override;
   void SetWaiting(size_t count) override { world_->waiting = count; }
+  absl::StatusOr<std::string> VmmVersion() override { return world_->vmm_version.load(); }
   BackendCapabilities capabilities() const override {
     return {.name = "fake", .clones = world_->clones, .hot_restore = true};
   }
