@@ -58,18 +58,11 @@ class FakeNode final : public Node {
   }
 
   absl::StatusOr<InvocationReport> Invoke(std::unique_ptr<Reservation> reservation,
-                                          const InvocationRequest& request, PayloadSource& payload,
-                                          ResponseSink& response,
+                                          const InvocationRequest& request, ResponseSink& response,
                                           const Cancellation& cancellation) override {
     const VersionPtr version = static_cast<Held*>(reservation.get())->version;
     runs_.fetch_add(1);
-    std::string bytes;
-    while (true) {
-      auto chunk = payload.Next();
-      if (!chunk.ok()) return chunk.status();
-      if (!chunk->has_value()) break;
-      bytes += **chunk;
-    }
+    std::string bytes(request.payload);
     Say(*version, request.id, "running");
     InvocationReport report;
     report.content_type = request.content_type;

@@ -40,21 +40,6 @@ absl::Status CheckRequest(const InvokeRequest& request) {
   return violations.ToStatus();
 }
 
-// Hands a payload in memory over in chunks.
-class PayloadText final : public PayloadSource {
- public:
-  explicit PayloadText(const std::string& text) : rest_(text) {}
-  absl::StatusOr<absl::optional<std::string>> Next() override {
-    if (rest_.empty()) return absl::optional<std::string>();
-    std::string chunk(rest_.substr(0, limits::kMaxChunkBytes));
-    rest_.remove_prefix(chunk.size());
-    return absl::optional<std::string>(std::move(chunk));
-  }
-
- private:
-  absl::string_view rest_;
-};
-
 // A node's refusal, with the details that a client needs to try again.
 absl::Status Refused(const absl::Status& status, const Route& route) {
   const std::map<std::string, std::string> metadata = {{"version", route.version->name}};
@@ -187,9 +172,9 @@ absl::StatusOr<InvokeResponse> Invoker::Once(const InvokeCall& call, const Route
   request.trace_parent = call.request.trace_parent();
   request.client_context = call.request.client_context();
   request.arrival = call.arrival;
-  PayloadText payload(call.request.payload());
+  request.payload = call.request.payload();
   Collector collector(call.max_response_bytes);
-  auto report = parts_.node->Invoke(*std::move(reservation), request, payload, collector, stop);
+  auto report = parts_.node->Invoke(*std::move(reservation), request, collector, stop);
   if (!report.ok()) {
     parts_.logs->AddPlatformLine(
         started, absl::StrCat(EndLine(started), " (not started: ", report.status().message(), ")"));

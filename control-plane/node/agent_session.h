@@ -18,6 +18,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "control-plane/node/cancellation.h"
@@ -38,27 +39,9 @@ struct AgentSessionOptions {
   std::function<void()> on_unusable;
 };
 
-// The request's payload with one piece of look-ahead: taken before the agent is told of the
-// invocation, so that a payload that fails at once, or a retry, costs nothing.
-class PayloadReader {
- public:
-  explicit PayloadReader(PayloadSource& source) : source_(source) {}
-
-  // Makes sure that a piece or the end is at hand. May block.
-  absl::Status Fetch();
-  bool ended() const { return ended_; }
-  absl::string_view piece() const { return absl::string_view(piece_).substr(begin_); }
-  void Advance(size_t count) { begin_ += count; }
-
- private:
-  PayloadSource& source_;
-  std::string piece_;
-  size_t begin_ = 0;
-  bool ended_ = false;
-};
-
 struct SessionInvocation {
-  agent::v1::Invoke invoke;  // Without its streams.
+  agent::v1::Invoke invoke;   // Without its streams.
+  absl::string_view payload;  // Lives as long as the call of Invoke().
   uint64_t max_response_bytes = 0;
   absl::Duration cancel_grace;
 };
@@ -69,7 +52,7 @@ struct SessionResult {
   std::optional<agent::v1::Reply> reply;
   bool response_whole = false;
   bool response_too_large = false;
-  absl::Status stopped;     // Not OK: why hearthd stopped it (the client, or its payload).
+  absl::Status stopped;     // Not OK: why hearthd stopped it (the client, or the response).
   absl::Status connection;  // Not OK: the connection ended before the reply.
   uint64_t request_bytes = 0;
   uint64_t response_bytes = 0;
@@ -91,7 +74,7 @@ class AgentSession : public std::enable_shared_from_this<AgentSession>, private 
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // One at a time. Blocks until the agent has answered or the connection has ended.
-  SessionResult Invoke(SessionInvocation invocation, PayloadReader& payload, ResponseSink& response,
+  SessionResult Invoke(SessionInvocation invocation, ResponseSink& response,
                        const Cancellation& cancellation) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ends the connection; calls under way fail with `why`. No-op when it has ended.
@@ -117,10 +100,9 @@ class AgentSession : public std::enable_shared_from_this<AgentSession>, private 
   absl::Status SendInvoke(const agent::v1::Invoke& invoke, Active* active)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendCancel(Active* active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpInvocation(Active* active, PayloadReader& payload, ResponseSink& response)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpInvocation(Active* active, ResponseSink& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool PassOnResponse(Active* active, ResponseSink& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool PassOnRequest(Active* active, PayloadReader& payload) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool PassOnRequest(Active* active) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // wire::MuxDelegate; called from inside the multiplexer, so with the lock held.
   void OnReady(const agent::v1::Hello& peer, uint32_t version) override;

@@ -16,7 +16,8 @@ struct AgentSession::Active {
   uint32_t request_stream = 0;
   uint32_t response_stream = 0;
   bool request_open = false;
-  std::string response;  // Received, not passed on yet: at most the stream's credit.
+  absl::string_view unsent;  // What of the payload the multiplexer did not take yet.
+  std::string response;      // Received, not passed on yet: at most the stream's credit.
   bool client_left = false;
   bool cancel_sent = false;
   absl::Time cancel_deadline = absl::InfiniteFuture();

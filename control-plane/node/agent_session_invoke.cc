@@ -9,22 +9,10 @@
 
 namespace hearth::control {
 
-absl::Status PayloadReader::Fetch() {
-  if (ended_ || begin_ < piece_.size()) return absl::OkStatus();
-  piece_.clear();
-  begin_ = 0;
-  ASSIGN_OR_RETURN(absl::optional<std::string> next, source_.Next());
-  if (next.has_value()) {
-    piece_ = *std::move(next);
-  } else {
-    ended_ = true;
-  }
-  return absl::OkStatus();
-}
-
-SessionResult AgentSession::Invoke(SessionInvocation invocation, PayloadReader& payload,
-                                   ResponseSink& response, const Cancellation& cancellation) {
+SessionResult AgentSession::Invoke(SessionInvocation invocation, ResponseSink& response,
+                                   const Cancellation& cancellation) {
   Active active;
+  active.unsent = invocation.payload;
   active.max_response_bytes = invocation.max_response_bytes;
   active.cancel_grace = invocation.cancel_grace;
   active.invocation_id = invocation.invoke.invocation_id();
@@ -39,7 +27,7 @@ SessionResult AgentSession::Invoke(SessionInvocation invocation, PayloadReader& 
     if (status_.ok()) {
       if (absl::Status sent = SendInvoke(invocation.invoke, &active); !sent.ok()) Fail(sent);
     }
-    PumpInvocation(&active, payload, response);
+    PumpInvocation(&active, response);
     active_ = nullptr;
     SessionResult& result = active.result;
     result.sent = written_bytes_ > active.call_offset && active.call_id != 0;
@@ -80,7 +68,7 @@ void AgentSession::SendCancel(Active* active) {
   Flush();
 }
 
-void AgentSession::PumpInvocation(Active* active, PayloadReader& payload, ResponseSink& response) {
+void AgentSession::PumpInvocation(Active* active, ResponseSink& response) {
   SessionResult& result = active->result;
   // A response that is whole is passed on even if the connection has ended behind it.
   while (status_.ok() || result.reply.has_value()) {
@@ -98,7 +86,7 @@ void AgentSession::PumpInvocation(Active* active, PayloadReader& payload, Respon
       changed_.Wait(&mutex_);
       continue;
     }
-    if (PassOnRequest(active, payload)) continue;
+    if (PassOnRequest(active)) continue;
     if (changed_.WaitWithDeadline(&mutex_, active->cancel_deadline) && status_.ok() &&
         !result.reply.has_value()) {
       Fail(absl::DeadlineExceededError("the agent did not confirm a cancellation in time"));
@@ -131,28 +119,20 @@ bool AgentSession::PassOnResponse(Active* active, ResponseSink& response) {
   return true;
 }
 
-bool AgentSession::PassOnRequest(Active* active, PayloadReader& payload) {
+bool AgentSession::PassOnRequest(Active* active) {
   if (!active->request_open) return false;
-  if (payload.piece().empty() && !payload.ended()) {
-    Flush();
-    mutex_.Unlock();
-    const absl::Status fetched = payload.Fetch();
-    mutex_.Lock();
-    if (!fetched.ok() && active->result.stopped.ok()) active->result.stopped = fetched;
-    return true;
-  }
-  if (payload.piece().empty()) {
+  if (active->unsent.empty()) {
     active->request_open = false;
     mux_.EndStream(active->request_stream).IgnoreError();  // The agent may want no more of it.
     Flush();
     return true;
   }
-  const absl::StatusOr<size_t> sent = mux_.SendData(active->request_stream, payload.piece());
+  const absl::StatusOr<size_t> sent = mux_.SendData(active->request_stream, active->unsent);
   if (!sent.ok()) {
     active->request_open = false;
     return true;
   }
-  payload.Advance(*sent);
+  active->unsent.remove_prefix(*sent);
   active->result.request_bytes += *sent;
   Flush();
   return *sent > 0;

@@ -157,14 +157,13 @@ TEST_CASE("hostile agent: a breach of the protocol is a lost instance") {
    private:
     FakeWorld* const world_;
   } sink(fixture.world.get());
-  StringPayload payload("x");
   auto reservation =
       fixture.node().Reserve(fixture.default_version, absl::InfiniteFuture(), Cancellation());
   REQUIRE(reservation.ok());
   InvocationRequest request;
   request.id = "request";
-  const auto report =
-      fixture.node().Invoke(*std::move(reservation), request, payload, sink, Cancellation());
+  request.payload = "x";
+  const auto report = fixture.node().Invoke(*std::move(reservation), request, sink, Cancellation());
   REQUIRE(report.ok());
   CHECK(report->invocation.outcome() == hearth::v1::INSTANCE_LOST);
   CheckGone(fixture);
@@ -296,27 +295,6 @@ TEST_CASE("client: one that leaves has its invocation cancelled and its instance
   CheckGone(fixture);
 }
 
-TEST_CASE("client: a payload that fails at once costs the instance nothing") {
-  NodeFixture fixture;
-  StringSink sink;
-  REQUIRE(fixture.Invoke("x", &sink).ok());
-  StringPayload payload("", absl::InvalidArgumentError("over the limit"));
-  CHECK(fixture.InvokeWith(payload, &sink).status().code() == absl::StatusCode::kInvalidArgument);
-  REQUIRE(fixture.Invoke("x", &sink).ok());
-  CHECK(fixture.world->created == 1);
-}
-
-TEST_CASE("client: a payload that fails half-way cancels the invocation") {
-  NodeFixture fixture;
-  StringSink sink;
-  StringPayload payload("half", absl::CancelledError("the client left"));
-  const auto report = fixture.InvokeWith(payload, &sink);
-  REQUIRE(report.ok());
-  CHECK(report->invocation.outcome() == hearth::v1::FUNCTION_ERROR);
-  CHECK(report->invocation.error().type() == "Sandbox.Cancelled");
-  CheckGone(fixture);
-}
-
 TEST_CASE("client: a sink that fails cancels the invocation") {
   FakeScript script;
   script.invoke = [](const agent::v1::Invoke&, const std::string&) {
@@ -341,6 +319,52 @@ TEST_CASE("instance: one whose runtime exits while it idles is not used again") 
   const auto second = fixture.Invoke("y", &sink);
   REQUIRE(second.ok());
   CHECK(second->invocation.start_kind() == hearth::v1::COLD);
+}
+
+TEST_CASE("instance: one found dead when it is invoked is replaced, by one that gets it all") {
+  absl::Notification served, hung_up, loop_held, over;
+  FakeScript script;
+  script.on_idle = [&](FakeAgent& agent) {
+    if (hung_up.HasBeenNotified()) return;
+    served.WaitForNotification();
+    agent::v1::Frame frame;
+    frame.mutable_event()->mutable_log_lines()->add_lines()->set_text("the last words");
+    agent.SendRaw(RawFrame(frame));
+    loop_held.WaitForNotification();
+    agent.HangUp();
+    hung_up.Notify();
+  };
+  NodeFixture fixture(script);
+  // Holds the thread that would see the connection end, until another instance is asked for.
+  class Holder final : public NodeObserver {
+   public:
+    Holder(FakeWorld* world, absl::Notification* held, absl::Notification* over)
+        : world_(world), held_(held), over_(over) {}
+    void OnLog(const std::string&, hearth::v1::LogEntry) override {
+      held_->Notify();
+      while (world_->created < 2 && !over_->HasBeenNotified()) std::this_thread::yield();
+    }
+
+   private:
+    FakeWorld* const world_;
+    absl::Notification* const held_;
+    absl::Notification* const over_;
+  } holder(fixture.world.get(), &loop_held, &over);
+  fixture.config.timeout_grace = absl::ZeroDuration();  // By which the first attempt ends.
+  fixture.node().Watch(&holder);
+  const VersionPtr version =
+      MakeVersion("tenants/t/functions/f/versions/1", 128, absl::Milliseconds(500));
+  StringSink first, second;
+  REQUIRE(fixture.Invoke("x", &first, version).ok());
+  served.Notify();
+  hung_up.WaitForNotification();
+  const std::string payload(1024 * 1024, 'y');
+  const auto report = fixture.Invoke(payload, &second, version);
+  over.Notify();
+  fixture.node().Watch(nullptr);
+  REQUIRE(report.ok());
+  CHECK(report->invocation.outcome() == hearth::v1::SUCCEEDED);
+  CHECK((second.bytes == payload));
 }
 
 TEST_CASE("backend: a host without machines is UNAVAILABLE, and serves again when it has some") {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "control-plane/backend/machine_backend.h"
 #include "control-plane/limits.h"
 #include "control-plane/node/node.h"
@@ -91,8 +92,7 @@ class LocalNode final : public Node {
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(VersionPtr version, absl::Time deadline,
                                                        const Cancellation& cancellation) override;
   absl::StatusOr<InvocationReport> Invoke(std::unique_ptr<Reservation> reservation,
-                                          const InvocationRequest& request, PayloadSource& payload,
-                                          ResponseSink& response,
+                                          const InvocationRequest& request, ResponseSink& response,
                                           const Cancellation& cancellation) override;
   absl::Status Drain(const std::string& prefix, bool force) override;
   void Watch(NodeObserver* observer) override;

@@ -70,7 +70,7 @@ struct Attempt {
 
 Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
                 const InstanceContext& context, const InvocationRequest& request,
-                PayloadReader& payload, ResponseSink& response, const Cancellation& cancellation) {
+                ResponseSink& response, const Cancellation& cancellation) {
   const VersionDescription& version = instance.description();
   Attempt attempt;
   attempt.end.timeout = version.timeout;
@@ -82,13 +82,13 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
   if (instance.TakeStoodStill()) {
     invocation.invoke.set_wall_clock_unix_ns(absl::ToUnixNanos(attempt.begin));
   }
+  invocation.payload = request.payload;
   invocation.max_response_bytes = context.config->max_response_bytes;
   invocation.cancel_grace = context.config->cancel_grace;
   {
     const DeadlineGuard guard(context.timers, shared,
                               version.timeout + context.config->timeout_grace);
-    attempt.end.session =
-        instance.session()->Invoke(std::move(invocation), payload, response, cancellation);
+    attempt.end.session = instance.session()->Invoke(std::move(invocation), response, cancellation);
     attempt.end.expired = guard.expired();
   }
   attempt.finish = absl::Now();
@@ -167,21 +167,17 @@ InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& r
 
 absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> reservation,
                                                    const InvocationRequest& request,
-                                                   PayloadSource& payload, ResponseSink& response,
+                                                   ResponseSink& response,
                                                    const Cancellation& cancellation) {
   // Every reservation of this node is one of these.
   std::unique_ptr<HeldInstance> held(static_cast<HeldInstance*>(reservation.release()));
-  PayloadReader reader(payload);
   for (bool retried = false;; retried = true) {
-    // An instance may have died since it was reserved. Nothing was sent to it then, so another may
+    // An instance may have died since it was reserved. Nothing has left for it then, so another may
     // serve, once.
     absl::Status dead = held->instance->Wake();
     if (dead.ok()) {
-      // The first piece of the payload comes before the agent is told, so that a client that fails
-      // right away costs the instance nothing.
-      RETURN_IF_ERROR(reader.Fetch());
-      const Attempt attempt = RunOnce(*held->instance, held->instance, impl_->context, request,
-                                      reader, response, cancellation);
+      const Attempt attempt =
+          RunOnce(*held->instance, held->instance, impl_->context, request, response, cancellation);
       Verdict verdict = Judge(attempt.end);
       if (verdict.not_started.ok()) {
         held->served = true;

@@ -13,8 +13,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "control-plane/node/cancellation.h"
 #include "hearth/v1/resources.pb.h"
 
@@ -64,15 +64,6 @@ struct VersionDescription {
 };
 using VersionPtr = std::shared_ptr<const VersionDescription>;
 
-// Where a request's payload comes from. Called from the thread that called Node::Invoke.
-class PayloadSource {
- public:
-  virtual ~PayloadSource() = default;
-  // The next bytes (1 byte to 1 MiB), nullopt behind the last. An error means that the client left
-  // or broke a limit: the invocation is cancelled.
-  virtual absl::StatusOr<absl::optional<std::string>> Next() = 0;
-};
-
 // Where a response goes. Called from the thread that called Node::Invoke, in order.
 class ResponseSink {
  public:
@@ -85,7 +76,8 @@ struct InvocationRequest {
   std::string content_type;
   std::string trace_parent;
   std::string client_context;
-  absl::Time arrival;  // When hearthd had the request's first byte.
+  absl::string_view payload;  // All of it; lives as long as the call of Invoke().
+  absl::Time arrival;         // When hearthd had the request's first byte.
 };
 
 // What came of an invocation whose user code may have started. `invocation` holds outcome, error,
@@ -141,10 +133,11 @@ class Node {
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(
       VersionPtr version, absl::Time deadline, const Cancellation& cancellation) = 0;
 
-  // An error status means that user code provably did not start; else the report tells the outcome.
+  // An error status means that user code provably did not start: nothing of the call has reached an
+  // instance. Else the report tells the outcome.
   virtual absl::StatusOr<InvocationReport> Invoke(std::unique_ptr<Reservation> reservation,
                                                   const InvocationRequest& request,
-                                                  PayloadSource& payload, ResponseSink& response,
+                                                  ResponseSink& response,
                                                   const Cancellation& cancellation) = 0;
 
   // Ends every instance whose version name starts with `prefix` once it is not busy, at once when

@@ -90,14 +90,14 @@ class GuestNode final : public NodeObserver {
   }
   absl::StatusOr<InvocationReport> Invoke(VersionPtr version, const std::string& payload,
                                           StringSink* sink) {
-    StringPayload source(payload);
     auto reservation = node_->Reserve(version, absl::InfiniteFuture(), Cancellation());
     if (!reservation.ok()) return reservation.status();
     InvocationRequest request;
     request.id = absl::StrCat("0190d3c1-7d6e-7000-8000-00000000000", ++requests_);
     request.content_type = "application/json";
+    request.payload = payload;
     request.arrival = absl::Now();
-    auto report = node_->Invoke(*std::move(reservation), request, source, *sink, Cancellation());
+    auto report = node_->Invoke(*std::move(reservation), request, *sink, Cancellation());
     if (report.ok())
       std::cout << report->invocation.ShortDebugString() << "\n" << sink->bytes << "\n";
     return report;

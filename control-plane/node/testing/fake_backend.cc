@@ -195,15 +195,24 @@ void FakeAgent::SendRaw(const std::string& bytes) {
   (void)!send(stream_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
 }
 
+void FakeAgent::HangUp() {
+  shutdown(stream_.get(), SHUT_RDWR);
+  hung_up_ = true;
+}
+
 void FakeAgent::Run() {
   std::array<char, 64 * 1024> buffer;
   const bool silent = !script_.instead_of_hello.empty();
   if (silent) SendRaw(script_.instead_of_hello);
   while (!closing_) {
+    if (answered_ && mux_.output().empty()) {
+      answered_ = false;
+      if (script_.on_idle) script_.on_idle(*this);
+    }
     const bool writes = !silent && !mux_.output().empty();
-    pollfd polled[2] = {
-        {wake_.get(), POLLIN, 0},
-        {stream_.get(), static_cast<short>((reading_ ? POLLIN : 0) | (writes ? POLLOUT : 0)), 0}};
+    pollfd polled[2] = {{wake_.get(), POLLIN, 0},
+                        {hung_up_ ? -1 : stream_.get(),
+                         static_cast<short>((reading_ ? POLLIN : 0) | (writes ? POLLOUT : 0)), 0}};
     if (poll(polled, 2, -1) < 0) continue;
     if (polled[0].revents != 0) return;
     if ((polled[1].revents & POLLOUT) != 0) {
@@ -344,6 +353,7 @@ void FakeAgent::Answer() {
   *reply.mutable_invocation_result() = current_.answer.result;
   current_.call_id = 0;
   mux_.SendReply(reply).IgnoreError();
+  answered_ = true;
   if (script_.exits_when_idle) {
     agent::v1::Event event;
     event.mutable_runtime_exited();

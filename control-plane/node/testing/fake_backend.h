@@ -53,6 +53,8 @@ struct FakeScript {
   std::function<FakeAnswer(const agent::v1::Invoke&, const std::string& payload)> invoke;
   // Called when an invocation arrives, before its payload; may write raw bytes or events.
   std::function<void(FakeAgent&, const agent::v1::Invoke&)> on_invoke;
+  // Called when an invocation's answer has left; may write raw bytes, or hang up.
+  std::function<void(FakeAgent&)> on_idle;
 };
 
 // Counters and switches that outlive the machines.
@@ -106,6 +108,8 @@ class FakeAgent final : private wire::MuxDelegate {
   void Run();
   void SendEvent(agent::v1::Event event) { mux_.SendEvent(event).IgnoreError(); }
   void SendRaw(const std::string& bytes);
+  // Closes the connection and waits for the machine's end.
+  void HangUp();
 
  private:
   struct Invocation {
@@ -130,6 +134,8 @@ class FakeAgent final : private wire::MuxDelegate {
   wire::Mux mux_;
   Invocation current_;
   bool reading_ = true;
+  bool answered_ = false;
+  bool hung_up_ = false;
   bool closing_ = false;
 };
 

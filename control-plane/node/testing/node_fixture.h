@@ -14,26 +14,6 @@
 
 namespace hearth::control {
 
-class StringPayload final : public PayloadSource {
- public:
-  explicit StringPayload(std::string bytes, absl::Status end = absl::OkStatus())
-      : bytes_(std::move(bytes)), end_(std::move(end)) {}
-  absl::StatusOr<absl::optional<std::string>> Next() override {
-    if (begin_ == bytes_.size()) {
-      if (!end_.ok()) return end_;
-      return absl::optional<std::string>();
-    }
-    const std::string piece = bytes_.substr(begin_, 1024 * 1024);
-    begin_ += piece.size();
-    return absl::optional<std::string>(piece);
-  }
-
- private:
-  const std::string bytes_;
-  const absl::Status end_;
-  size_t begin_ = 0;
-};
-
 class StringSink final : public ResponseSink {
  public:
   absl::Status Write(std::string piece) override {
@@ -82,20 +62,15 @@ struct NodeFixture {
   absl::StatusOr<InvocationReport> Invoke(const std::string& payload, StringSink* sink,
                                           VersionPtr version = nullptr,
                                           const Cancellation& cancellation = Cancellation()) {
-    StringPayload source(payload);
-    return InvokeWith(source, sink, std::move(version), cancellation);
-  }
-  absl::StatusOr<InvocationReport> InvokeWith(PayloadSource& source, StringSink* sink,
-                                              VersionPtr version = nullptr,
-                                              const Cancellation& cancellation = Cancellation()) {
     if (!version) version = default_version;
     absl::StatusOr<std::unique_ptr<Reservation>> reservation =
         node().Reserve(version, absl::InfiniteFuture(), cancellation);
     if (!reservation.ok()) return reservation.status();
     InvocationRequest request;
     request.id = absl::StrCat("request-", ++requests);
+    request.payload = payload;
     request.arrival = absl::Now();
-    return node().Invoke(*std::move(reservation), request, source, *sink, cancellation);
+    return node().Invoke(*std::move(reservation), request, *sink, cancellation);
   }
 
   std::shared_ptr<FakeDisk> disk = std::make_shared<FakeDisk>();
