@@ -303,6 +303,7 @@ TEST_CASE("client: a sink that fails cancels the invocation") {
   NodeFixture fixture(script);
   StringSink sink;
   sink.fail = absl::CancelledError("the client left");
+  SECTION("the agent says that user code had not started") { script.cancelled_had_started = false; }
   const auto report = fixture.Invoke("x", &sink);
   REQUIRE(report.ok());
   CHECK(report->invocation.outcome() == hearth::v1::FUNCTION_ERROR);
@@ -319,6 +320,7 @@ TEST_CASE("instance: one whose runtime exits while it idles is not used again") 
   const auto second = fixture.Invoke("y", &sink);
   REQUIRE(second.ok());
   CHECK(second->invocation.start_kind() == hearth::v1::COLD);
+  CHECK(report->invocation.usage().host().wall_ns() > 0);
 }
 
 TEST_CASE("instance: one found dead when it is invoked is replaced, by one that gets it all") {
@@ -327,6 +329,8 @@ TEST_CASE("instance: one found dead when it is invoked is replaced, by one that 
   script.on_idle = [&](FakeAgent& agent) {
     if (hung_up.HasBeenNotified()) return;
     served.WaitForNotification();
+    SECTION("the agent says that user code had started") {}
+    SECTION("the agent says that it had not") { script.cancelled_had_started = false; }
     agent::v1::Frame frame;
     frame.mutable_event()->mutable_log_lines()->add_lines()->set_text("the last words");
     agent.SendRaw(RawFrame(frame));

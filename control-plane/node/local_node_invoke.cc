@@ -172,7 +172,7 @@ absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> 
   // Every reservation of this node is one of these.
   std::unique_ptr<HeldInstance> held(static_cast<HeldInstance*>(reservation.release()));
   for (bool retried = false;; retried = true) {
-    // An instance may have died since it was reserved. Nothing has left for it then, so another may
+    // An instance may have died since it was reserved. Nothing has reached it then, so another may
     // serve, once.
     absl::Status dead = held->instance->Wake();
     if (dead.ok()) {
@@ -187,7 +187,6 @@ absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> 
       }
       held->reusable = false;
       dead = verdict.not_started;
-      if (attempt.end.session.sent) return dead;
     }
     held->reusable = false;
     if (retried || cancellation.cancelled()) return absl::UnavailableError(dead.message());

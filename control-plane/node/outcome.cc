@@ -51,18 +51,14 @@ Verdict WithoutReply(const InvocationEnd& end) {
   return Lost(why);
 }
 
-// hearthd itself stopped the invocation, and the agent confirmed.
-Verdict Stopped(const InvocationEnd& end, const agent::v1::InvocationResult& result) {
+// hearthd itself stopped the invocation, and the agent confirmed. Whether user code had started is
+// only its word: what has reached it is billed.
+Verdict Stopped(const SessionResult& session) {
   Verdict verdict;
-  if (end.session.response_too_large) {
-    verdict.outcome = hearth::v1::FUNCTION_ERROR;
-    verdict.error = MakeError("Function.ResponseSizeTooLarge", end.session.stopped.message());
-  } else if (!result.user_code_started()) {
-    verdict.not_started = end.session.stopped;
-  } else {
-    verdict.outcome = hearth::v1::FUNCTION_ERROR;
-    verdict.error = MakeError("Sandbox.Cancelled", end.session.stopped.message());
-  }
+  verdict.outcome = hearth::v1::FUNCTION_ERROR;
+  verdict.error =
+      MakeError(session.response_too_large ? "Function.ResponseSizeTooLarge" : "Sandbox.Cancelled",
+                session.stopped.message());
   return verdict;
 }
 
@@ -80,7 +76,7 @@ Verdict Judge(const InvocationEnd& end) {
   Verdict verdict;
   if (!session.stopped.ok() &&
       (session.response_too_large || result.outcome() != agent::v1::OUTCOME_SUCCEEDED)) {
-    verdict = Stopped(end, result);
+    verdict = Stopped(session);
   } else {
     switch (result.outcome()) {
       case agent::v1::OUTCOME_SUCCEEDED:

@@ -291,7 +291,7 @@ void FakeAgent::OnCall(agent::v1::Call call) {
         agent::v1::Reply cancelled;
         cancelled.set_id(current_.call_id);
         cancelled.mutable_invocation_result()->set_outcome(agent::v1::OUTCOME_FUNCTION_ERROR);
-        cancelled.mutable_invocation_result()->set_user_code_started(true);
+        cancelled.mutable_invocation_result()->set_user_code_started(script_.cancelled_had_started);
         mux_.SendReply(cancelled).IgnoreError();
         current_.call_id = 0;
       }

@@ -38,6 +38,7 @@ struct FakeScript {
   bool answers_configure = true;
   bool answers_init = true;
   bool answers_cancel = true;
+  bool cancelled_had_started = true;  // As it says of user code then.
   bool stops_reading_at_invoke = false;
   bool exits_when_idle = false;  // Says so after each invocation.
   agent::v1::RuntimeStarted started;
