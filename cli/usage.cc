@@ -8,6 +8,7 @@
 #include "cli/format.h"
 #include "cli/json.h"
 #include "cli/names.h"
+#include "vmm/base/saturating.h"
 
 namespace hearth::cli {
 namespace {
@@ -28,12 +29,13 @@ std::string GbSeconds(const hearth::v1::BilledUsage& billed) {
 
 void AddRow(Table* table, const std::string& name, const hearth::v1::Usage& usage,
             const std::string& failed, const std::string& cold) {
-  table->Add({name, std::to_string(usage.billed().invocations()), failed, cold,
-              std::to_string(usage.billed().duration_ms()) + " ms", GbSeconds(usage.billed()),
-              Milliseconds(usage.host().cpu_ns()),
-              Milliseconds(usage.guest().user_cpu_ns() + usage.guest().system_cpu_ns()),
-              Milliseconds(usage.host().wall_ns()), Milliseconds(usage.guest().wall_ns()),
-              FormatBytes(usage.guest().peak_memory_bytes())});
+  table->Add(
+      {name, std::to_string(usage.billed().invocations()), failed, cold,
+       std::to_string(usage.billed().duration_ms()) + " ms", GbSeconds(usage.billed()),
+       Milliseconds(usage.host().cpu_ns()),
+       Milliseconds(SaturatingAdd(usage.guest().user_cpu_ns(), usage.guest().system_cpu_ns())),
+       Milliseconds(usage.host().wall_ns()), Milliseconds(usage.guest().wall_ns()),
+       FormatBytes(usage.guest().peak_memory_bytes())});
 }
 
 }  // namespace

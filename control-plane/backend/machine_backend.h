@@ -18,6 +18,8 @@
 
 namespace hearth::control {
 
+// So many virtual processors every machine has.
+inline constexpr uint32_t kVcpus = 1;
 // So many disks every backend has room for.
 inline constexpr size_t kMostDisks = 6;
 

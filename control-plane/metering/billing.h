@@ -12,7 +12,8 @@ namespace hearth::control {
 // usage.host.memory_mib. Every outcome is billed alike, for a guest can choose how it ends.
 void Bill(hearth::v1::Invocation* invocation);
 
-// Adds to a sum. memory_mib and peak_memory_bytes become maxima.
+// Adds to a sum, which stops at the largest number there is: a record may be older than the bounds
+// on what a guest may claim. memory_mib and peak_memory_bytes become maxima.
 void AddUsage(const hearth::v1::Usage& usage, hearth::v1::Usage* sum);
 
 // "START RequestId: ... Version: ..." and so on, as AWS Lambda writes them; tools know them.

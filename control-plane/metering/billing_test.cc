@@ -2,6 +2,7 @@
 #include "control-plane/metering/billing.h"
 
 #include <catch2/catch.hpp>
+#include <limits>
 
 namespace hearth::control {
 namespace {
@@ -52,6 +53,20 @@ TEST_CASE("billing: sums add up, memory is a maximum") {
   CHECK(sum.billed().invocations() == 3);
   CHECK(sum.host().cpu_ns() == 126);
   CHECK(sum.host().memory_mib() == 256);
+}
+
+TEST_CASE("billing: what a guest claims beyond all reason makes no sum or line overflow") {
+  auto invocation = Ran(1'000'000);
+  auto* guest = invocation.mutable_usage()->mutable_guest();
+  guest->set_user_cpu_ns(std::numeric_limits<int64_t>::max());
+  guest->set_peak_memory_bytes(std::numeric_limits<int64_t>::max());
+  Bill(&invocation);
+  hearth::v1::Usage sum;
+  AddUsage(invocation.usage(), &sum);
+  AddUsage(invocation.usage(), &sum);
+  CHECK(sum.guest().user_cpu_ns() == std::numeric_limits<int64_t>::max());
+  CHECK(sum.billed().duration_ms() == 2);
+  CHECK(ReportLine(invocation).find("Max Memory Used: 8796093022207 MB") != std::string::npos);
 }
 
 TEST_CASE("billing: the platform's lines have the form that tools know") {

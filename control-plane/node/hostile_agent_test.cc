@@ -91,6 +91,33 @@ TEST_CASE("hostile agent: one that stops reading is ended at the deadline") {
   CheckGone(fixture);
 }
 
+TEST_CASE("hostile agent: it used no more than its host gave it, whatever it claims") {
+  FakeScript script;
+  script.invoke = [](const agent::v1::Invoke&, const std::string&) {
+    FakeAnswer answer = Succeed("");
+    agent::v1::ProcessUsage& claimed = *answer.result.mutable_usage();
+    claimed.set_wall_ns(~uint64_t{0});
+    claimed.set_user_cpu_ns(~uint64_t{0});
+    claimed.set_system_cpu_ns(~uint64_t{0});
+    claimed.set_peak_memory_bytes(~uint64_t{0});
+    claimed.set_read_bytes(~uint64_t{0});
+    claimed.set_written_bytes(~uint64_t{0});
+    return answer;
+  };
+  NodeFixture fixture(script);
+  StringSink sink;
+  const auto report = fixture.Invoke("x", &sink);
+  REQUIRE(report.ok());
+  const hearth::v1::HostUsage& host = report->invocation.usage().host();
+  const hearth::v1::GuestUsage& guest = report->invocation.usage().guest();
+  CHECK(guest.wall_ns() == host.wall_ns());
+  CHECK(guest.user_cpu_ns() == host.wall_ns());
+  CHECK(guest.system_cpu_ns() == host.wall_ns());
+  CHECK(guest.peak_memory_bytes() == host.memory_mib() << 20);
+  CHECK(guest.read_bytes() == int64_t{1} << 44);
+  CHECK(guest.written_bytes() == int64_t{1} << 44);
+}
+
 TEST_CASE("hostile agent: a connection closed half-way is a lost instance") {
   FakeScript script;
   script.invoke = [](const agent::v1::Invoke&, const std::string&) {
@@ -276,6 +303,7 @@ TEST_CASE("client: one that leaves has its invocation cancelled and its instance
   };
   bool confirms = true;
   SECTION("the agent confirms") {}
+  SECTION("the agent says that user code had not started") { script.cancelled_had_started = false; }
   SECTION("the agent does not") {
     confirms = false;
     script.answers_cancel = false;
@@ -292,6 +320,7 @@ TEST_CASE("client: one that leaves has its invocation cancelled and its instance
   REQUIRE(report.ok());
   CHECK(report->invocation.outcome() ==
         (confirms ? hearth::v1::FUNCTION_ERROR : hearth::v1::INSTANCE_LOST));
+  CHECK(report->invocation.usage().host().wall_ns() > 0);
   CheckGone(fixture);
 }
 
@@ -300,10 +329,11 @@ TEST_CASE("client: a sink that fails cancels the invocation") {
   script.invoke = [](const agent::v1::Invoke&, const std::string&) {
     return Succeed(std::string(3 * 1024 * 1024, 'x'));
   };
+  SECTION("the agent says that user code had started") {}
+  SECTION("the agent says that it had not") { script.cancelled_had_started = false; }
   NodeFixture fixture(script);
   StringSink sink;
   sink.fail = absl::CancelledError("the client left");
-  SECTION("the agent says that user code had not started") { script.cancelled_had_started = false; }
   const auto report = fixture.Invoke("x", &sink);
   REQUIRE(report.ok());
   CHECK(report->invocation.outcome() == hearth::v1::FUNCTION_ERROR);
@@ -320,7 +350,6 @@ TEST_CASE("instance: one whose runtime exits while it idles is not used again") 
   const auto second = fixture.Invoke("y", &sink);
   REQUIRE(second.ok());
   CHECK(second->invocation.start_kind() == hearth::v1::COLD);
-  CHECK(report->invocation.usage().host().wall_ns() > 0);
 }
 
 TEST_CASE("instance: one found dead when it is invoked is replaced, by one that gets it all") {
@@ -329,8 +358,6 @@ TEST_CASE("instance: one found dead when it is invoked is replaced, by one that 
   script.on_idle = [&](FakeAgent& agent) {
     if (hung_up.HasBeenNotified()) return;
     served.WaitForNotification();
-    SECTION("the agent says that user code had started") {}
-    SECTION("the agent says that it had not") { script.cancelled_had_started = false; }
     agent::v1::Frame frame;
     frame.mutable_event()->mutable_log_lines()->add_lines()->set_text("the last words");
     agent.SendRaw(RawFrame(frame));

@@ -92,6 +92,7 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
     attempt.end.expired = guard.expired();
   }
   attempt.finish = absl::Now();
+  attempt.end.bounds = {attempt.finish - attempt.begin, instance.memory_mib()};
   if (!attempt.end.session.connection.ok()) {
     attempt.end.exit = instance.AwaitExit(absl::Now() + kExitFollows);
     instance.Kill();

@@ -59,7 +59,7 @@ absl::StatusOr<Header> LocalNode::Impl::Publish(const Instance& instance, const 
   if (!vmm_version.empty()) header.mutable_host()->set_vmm_version(vmm_version);
   *header.mutable_images() = ImagesOf(config, version);
   header.set_memory_mib(version.memory_mib);
-  header.set_vcpu_count(1);
+  header.set_vcpu_count(kVcpus);
   header.add_devices("serial");
   for (const MachineDisk& disk : DisksOf(config, version)) {
     header.add_devices(absl::StrCat("block ", disk.serial));

@@ -5,7 +5,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "control-plane/node/sanitize.h"
 #include "wire/text.h"
 
 namespace hearth::control {
@@ -109,7 +108,7 @@ Verdict Judge(const InvocationEnd& end) {
         result.reusable() && session.stopped.ok() &&
         (verdict.outcome == hearth::v1::SUCCEEDED || verdict.outcome == hearth::v1::FUNCTION_ERROR);
   }
-  if (result.has_usage()) verdict.usage = SanitizeUsage(result.usage());
+  if (result.has_usage()) verdict.usage = SanitizeUsage(result.usage(), end.bounds);
   verdict.content_type = SanitizeContentType(result.content_type());
   return verdict;
 }

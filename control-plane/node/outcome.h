@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "control-plane/backend/machine_backend.h"
 #include "control-plane/node/agent_session.h"
+#include "control-plane/node/sanitize.h"
 #include "hearth/v1/resources.pb.h"
 
 namespace hearth::control {
@@ -25,6 +26,7 @@ struct InvocationEnd {
   SessionResult session;
   bool expired = false;  // hearthd ended the machine because the deadline had passed.
   absl::Duration timeout;
+  UsageBounds bounds;
   std::optional<MachineExit> exit;
 };
 

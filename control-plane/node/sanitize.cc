@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
+#include "control-plane/backend/machine_backend.h"
 #include "wire/text.h"
 
 namespace hearth::control {
@@ -15,10 +15,11 @@ constexpr size_t kMaxErrorMessageBytes = 16 * 1024;
 constexpr int kMaxStackFrames = 64;
 constexpr size_t kMaxStackFrameBytes = 1024;
 constexpr size_t kMaxContentTypeBytes = 256;
+// More than a guest can copy in the longest timeout; half a million of them fit a sum.
+constexpr int64_t kMaxIoBytes = int64_t{1} << 44;
 
-int64_t Clamp(uint64_t value) {
-  return static_cast<int64_t>(
-      std::min<uint64_t>(value, static_cast<uint64_t>(std::numeric_limits<int64_t>::max())));
+int64_t Bounded(uint64_t value, int64_t most) {
+  return static_cast<int64_t>(std::min(value, static_cast<uint64_t>(most)));
 }
 
 }  // namespace
@@ -35,14 +36,18 @@ hearth::v1::FunctionError SanitizeError(const agent::v1::FunctionError& error) {
   return clean;
 }
 
-hearth::v1::GuestUsage SanitizeUsage(const agent::v1::ProcessUsage& usage) {
+hearth::v1::GuestUsage SanitizeUsage(const agent::v1::ProcessUsage& usage,
+                                     const UsageBounds& bounds) {
+  const int64_t wall_ns = absl::ToInt64Nanoseconds(std::max(bounds.wall, absl::ZeroDuration()));
+  const int64_t cpu_ns = wall_ns * kVcpus;
+  const auto memory_bytes = static_cast<int64_t>(bounds.memory_mib << 20);
   hearth::v1::GuestUsage clean;
-  clean.set_wall_ns(Clamp(usage.wall_ns()));
-  clean.set_user_cpu_ns(Clamp(usage.user_cpu_ns()));
-  clean.set_system_cpu_ns(Clamp(usage.system_cpu_ns()));
-  clean.set_peak_memory_bytes(Clamp(usage.peak_memory_bytes()));
-  clean.set_read_bytes(Clamp(usage.read_bytes()));
-  clean.set_written_bytes(Clamp(usage.written_bytes()));
+  clean.set_wall_ns(Bounded(usage.wall_ns(), wall_ns));
+  clean.set_user_cpu_ns(Bounded(usage.user_cpu_ns(), cpu_ns));
+  clean.set_system_cpu_ns(Bounded(usage.system_cpu_ns(), cpu_ns));
+  clean.set_peak_memory_bytes(Bounded(usage.peak_memory_bytes(), memory_bytes));
+  clean.set_read_bytes(Bounded(usage.read_bytes(), kMaxIoBytes));
+  clean.set_written_bytes(Bounded(usage.written_bytes(), kMaxIoBytes));
   return clean;
 }
 

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <thread>
 
 #include "control-plane/store/sqlite_stores.h"
@@ -304,6 +305,29 @@ TEST_CASE("ledger: each invocation counts once, however often it is written") {
         Must(ledger->List("tenants/t/functions/-", last.substr(last.rfind('/') + 1), 2));
     REQUIRE(rest.size() == 1);
     CHECK(rest[0].name() == first.name());
+  }
+}
+
+TEST_CASE("ledger: what guests claimed beyond all reason leaves the sums of all else right") {
+  for (const Factory& factory : Stores()) {
+    Folder folder;
+    auto ledger = factory.ledger(folder.name);
+    for (const char* id : {"0001", "0002", "0003"}) {
+      auto ended = Ended("tenants/t/functions/f", id, 100, 5);
+      auto* guest = ended.mutable_usage()->mutable_guest();
+      guest->set_wall_ns(std::numeric_limits<int64_t>::max());
+      guest->set_read_bytes(std::numeric_limits<int64_t>::max() / 2);
+      // So that sums of sums are made, too.
+      if (ended.name().back() == '3') ended.set_outcome(hearth::v1::TIMED_OUT);
+      REQUIRE(ledger->Append(ended).ok());
+    }
+    const auto sums =
+        Must(ledger->Sum("tenants/t/functions/-", absl::InfinitePast(), absl::InfiniteFuture()));
+    REQUIRE(sums.size() == 1);
+    CHECK(sums[0].usage.host().cpu_ns() == 15);
+    CHECK(sums[0].usage.billed().invocations() == 3);
+    CHECK(sums[0].usage.guest().wall_ns() == std::numeric_limits<int64_t>::max());
+    CHECK(sums[0].usage.guest().read_bytes() == std::numeric_limits<int64_t>::max());
   }
 }
 

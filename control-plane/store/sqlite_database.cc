@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/store/sqlite_database.h"
 
+#include "vmm/base/saturating.h"
+
 namespace hearth::control {
 namespace {
 
@@ -33,6 +35,19 @@ absl::Status StatusOf(sqlite3* handle, int code) {
     default:
       return absl::InternalError(absl::StrCat("sqlite: ", message));
   }
+}
+
+// total_of(): a step and the end.
+void AddToTotal(sqlite3_context* context, int count, sqlite3_value** values) {
+  (void)count;
+  auto* total = static_cast<int64_t*>(sqlite3_aggregate_context(context, sizeof(int64_t)));
+  if (total == nullptr) return sqlite3_result_error_nomem(context);
+  *total = SaturatingAdd(*total, sqlite3_value_int64(values[0]));
+}
+
+void GiveTotal(sqlite3_context* context) {
+  const auto* total = static_cast<const int64_t*>(sqlite3_aggregate_context(context, 0));
+  sqlite3_result_int64(context, total != nullptr ? *total : 0);
 }
 
 }  // namespace
@@ -96,6 +111,8 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
   if (code != SQLITE_OK) return Annotate(StatusOf(handle, code), absl::StrCat("open ", path));
   sqlite3_extended_result_codes(handle, 1);
   sqlite3_busy_timeout(handle, 10'000);  // Another connection of ours; never another process.
+  sqlite3_create_function_v2(handle, "total_of", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nullptr,
+                             nullptr, AddToTotal, GiveTotal, nullptr);
   absl::Status status = database->Execute(
       "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
       "PRAGMA trusted_schema=OFF;");

@@ -56,7 +56,8 @@ struct SqliteOptions {
 class SqliteDatabase {
  public:
   // Creates the file when it is absent and brings its schema up to date. WAL, foreign keys,
-  // synchronous=FULL: a commit is on the disk when it answers.
+  // synchronous=FULL: a commit is on the disk when it answers. Its SQL has total_of(), a SUM() of
+  // integers that stops at the largest instead of failing.
   static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(const std::string& path,
                                                               const SqliteOptions& options);
 

@@ -8,6 +8,7 @@
 #include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "control-plane/limits.h"
+#include "control-plane/metering/billing.h"
 #include "control-plane/store/sqlite_database.h"
 #include "control-plane/store/sqlite_stores.h"
 
@@ -83,29 +84,31 @@ absl::StatusOr<Invocation> Parse(const std::string& body) {
 
 // Column i of the sums below, in the order of the SELECT.
 void AddRow(const SqliteStatement& row, UsageSum* sum) {
-  auto* host = sum->usage.mutable_host();
-  auto* guest = sum->usage.mutable_guest();
-  auto* billed = sum->usage.mutable_billed();
   const int64_t count = row.Int(3);
   sum->outcomes[hearth::v1::Outcome_Name(static_cast<hearth::v1::Outcome>(row.Int(1)))] += count;
   sum->start_kinds[hearth::v1::StartKind_Name(static_cast<hearth::v1::StartKind>(row.Int(2)))] +=
       count;
-  host->set_wall_ns(host->wall_ns() + row.Int(4));
-  host->set_cpu_ns(host->cpu_ns() + row.Int(5));
-  host->set_memory_mib(std::max(host->memory_mib(), row.Int(6)));
-  host->set_request_bytes(host->request_bytes() + row.Int(7));
-  host->set_response_bytes(host->response_bytes() + row.Int(8));
-  host->set_boot_cpu_ns(host->boot_cpu_ns() + row.Int(9));
-  guest->set_wall_ns(guest->wall_ns() + row.Int(10));
-  guest->set_user_cpu_ns(guest->user_cpu_ns() + row.Int(11));
-  guest->set_system_cpu_ns(guest->system_cpu_ns() + row.Int(12));
-  guest->set_peak_memory_bytes(std::max(guest->peak_memory_bytes(), row.Int(13)));
-  guest->set_read_bytes(guest->read_bytes() + row.Int(14));
-  guest->set_written_bytes(guest->written_bytes() + row.Int(15));
-  billed->set_duration_ms(billed->duration_ms() + row.Int(16));
-  billed->set_memory_mib_ms(billed->memory_mib_ms() + row.Int(17));
-  billed->set_cpu_ns(billed->cpu_ns() + row.Int(18));
-  billed->set_invocations(billed->invocations() + row.Int(19));
+  hearth::v1::Usage usage;
+  auto* host = usage.mutable_host();
+  auto* guest = usage.mutable_guest();
+  auto* billed = usage.mutable_billed();
+  host->set_wall_ns(row.Int(4));
+  host->set_cpu_ns(row.Int(5));
+  host->set_memory_mib(row.Int(6));
+  host->set_request_bytes(row.Int(7));
+  host->set_response_bytes(row.Int(8));
+  host->set_boot_cpu_ns(row.Int(9));
+  guest->set_wall_ns(row.Int(10));
+  guest->set_user_cpu_ns(row.Int(11));
+  guest->set_system_cpu_ns(row.Int(12));
+  guest->set_peak_memory_bytes(row.Int(13));
+  guest->set_read_bytes(row.Int(14));
+  guest->set_written_bytes(row.Int(15));
+  billed->set_duration_ms(row.Int(16));
+  billed->set_memory_mib_ms(row.Int(17));
+  billed->set_cpu_ns(row.Int(18));
+  billed->set_invocations(row.Int(19));
+  AddUsage(usage, &sum->usage);
 }
 
 class SqliteLedger final : public Ledger {
@@ -170,11 +173,12 @@ class SqliteLedger final : public Ledger {
     ASSIGN_OR_RETURN(
         auto select,
         reader_->Prepare(absl::StrCat(
-            "SELECT function, outcome, start_kind, COUNT(*), SUM(wall_ns), SUM(cpu_ns), "
-            "MAX(memory_mib), SUM(request_bytes), SUM(response_bytes), SUM(boot_cpu_ns), "
-            "SUM(guest_wall_ns), SUM(guest_user_ns), SUM(guest_system_ns), MAX(guest_peak_bytes), "
-            "SUM(guest_read_bytes), SUM(guest_written_bytes), SUM(billed_ms), SUM(billed_mib_ms), "
-            "SUM(billed_cpu_ns), SUM(billed_invocations) FROM usage WHERE ",
+            "SELECT function, outcome, start_kind, COUNT(*), total_of(wall_ns), total_of(cpu_ns), "
+            "MAX(memory_mib), total_of(request_bytes), total_of(response_bytes), "
+            "total_of(boot_cpu_ns), total_of(guest_wall_ns), total_of(guest_user_ns), "
+            "total_of(guest_system_ns), MAX(guest_peak_bytes), total_of(guest_read_bytes), "
+            "total_of(guest_written_bytes), total_of(billed_ms), total_of(billed_mib_ms), "
+            "total_of(billed_cpu_ns), total_of(billed_invocations) FROM usage WHERE ",
             scope.column,
             " = ? AND end_ms >= ? AND end_ms < ? GROUP BY function, outcome, start_kind "
             "ORDER BY function")));

@@ -56,7 +56,7 @@ absl::StatusOr<VmmProcess::Order> CreateOrder(MachineSpec spec) {
   VmmProcess::Order order;
   vmm::v1::CreateMachine& create = *order.request.mutable_create();
   create.set_memory_mib(spec.memory_mib);
-  create.set_vcpu_count(1);
+  create.set_vcpu_count(kVcpus);
   ASSIGN_OR_RETURN(UniqueFd kernel, OpenFile(spec.kernel_path, O_RDONLY));
   create.set_kernel_fd(Add(&order, std::move(kernel)));
   create.set_command_line(spec.command_line);
