@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/launcher/listener.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,6 +15,22 @@
 #include "vmm/base/status.h"
 
 namespace hearth::launcher {
+
+absl::Status GiveSocket(const std::string& path, uint32_t uid) {
+  const UniqueFd file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info {};
+  if (!file || fstat(file.get(), &info) != 0) return ErrnoStatus(absl::StrCat("opening ", path));
+  if (!S_ISSOCK(info.st_mode) || info.st_uid != geteuid() || info.st_nlink != 1) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path,
+                     " is not the socket that was made there: somebody put another file in "
+                     "its place"));
+  }
+  if (fchownat(file.get(), "", uid, static_cast<gid_t>(-1), AT_EMPTY_PATH) != 0) {
+    return ErrnoStatus(absl::StrCat("giving ", path, " to uid ", uid));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<UniqueFd> ListenFor(const std::string& path, uint32_t uid) {
   sockaddr_un address{};
@@ -35,9 +52,7 @@ absl::StatusOr<UniqueFd> ListenFor(const std::string& path, uint32_t uid) {
   const int bound = bind(listener.get(), generic, sizeof(address));
   umask(mask);
   if (bound != 0) return ErrnoStatus(absl::StrCat("binding ", path));
-  if (uid != geteuid() && chown(path.c_str(), uid, static_cast<gid_t>(-1)) != 0) {
-    return ErrnoStatus(absl::StrCat("giving ", path, " to uid ", uid));
-  }
+  if (uid != geteuid()) RETURN_IF_ERROR(GiveSocket(path, uid));
   if (listen(listener.get(), static_cast<int>(kMaxSessions)) != 0) return ErrnoStatus("listen");
   return listener;
 }

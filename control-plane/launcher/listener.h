@@ -15,6 +15,11 @@ namespace hearth::launcher {
 // what a killed one left is replaced.
 absl::StatusOr<UniqueFd> ListenFor(const std::string& path, uint32_t uid);
 
+// Gives a socket that this process has just made to `uid`. `path` may be in a folder of that user,
+// who may have put a link or another file there meanwhile: FAILED_PRECONDITION, and nothing
+// changes.
+absl::Status GiveSocket(const std::string& path, uint32_t uid);
+
 // PERMISSION_DENIED unless the connection's other end is `uid`, root, or runs as this process does.
 absl::Status CheckPeer(int connection, uint32_t uid);
 
