@@ -165,7 +165,11 @@ absl::Status Run(const Arguments& arguments) {
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus("prctl(NO_NEW_PRIVS)");
   RETURN_IF_ERROR(EnterEmptyRoot());
   ASSIGN_OR_RETURN(const auto server, Server::Create(loop.get(), std::move(options)));
-  RETURN_IF_ERROR(loop->Add(signals.get(), EPOLLIN, [&](uint32_t) { server->ShutDown(); }));
+  RETURN_IF_ERROR(loop->Add(signals.get(), EPOLLIN, [&](uint32_t) {
+    signalfd_siginfo taken;  // One that stays there would wake the loop again and again.
+    [[maybe_unused]] const ssize_t size = read(signals.get(), &taken, sizeof(taken));
+    server->ShutDown();
+  }));
   Log("ready");
   return loop->Run();
 }

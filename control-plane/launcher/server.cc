@@ -103,6 +103,7 @@ std::map<uint64_t, Server::Vmm>::iterator Server::Find(const Session* session, u
 
 absl::StatusOr<SpawnedVmm> Server::Spawn(Session* session, uint64_t id, uint32_t memory_mib,
                                          UniqueFd control) {
+  if (shutting_down_) return absl::UnavailableError("the launcher is ending");
   if (vmms_.size() >= kMaxVmms) return absl::ResourceExhaustedError("too many VMMs");
   if (Find(session, id) != vmms_.end()) {
     return absl::AlreadyExistsError(absl::StrCat("this session has a VMM ", id));

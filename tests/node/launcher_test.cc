@@ -156,6 +156,30 @@ TEST_CASE("launcher: VMMs end with their launcher, killed or told to stop") {
   if (signal == SIGTERM) CHECK(WEXITSTATUS(status) == 0);
 }
 
+TEST_CASE("launcher: told to stop, it spawns no more, even what was asked for meanwhile") {
+  REQUIRE_LAUNCHER();
+  LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup="});
+  LauncherSession session(launcher.socket());
+  // Both are there when it runs on, the signal first.
+  launcher.program().Signal(SIGSTOP);
+  REQUIRE(waitpid(launcher.program().pid(), nullptr, WUNTRACED) == launcher.program().pid());
+  launcher.program().Signal(SIGTERM);
+  auto ends = wire::MakeSocketPair();
+  REQUIRE(ends.ok());
+  launcher::v1::Frame frame;
+  frame.mutable_spawn()->set_id(1);
+  frame.mutable_spawn()->set_memory_mib(128);
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(ends->second));
+  session.Send(frame, std::move(fds));
+  launcher.program().Signal(SIGCONT);
+  const auto answer = session.socket().BlockingReceive(30'000);
+  REQUIRE(answer.ok());
+  REQUIRE(frame.ParseFromString(answer->payload));
+  CHECK(frame.spawned().error_code() == static_cast<int>(absl::StatusCode::kUnavailable));
+  CHECK(WEXITSTATUS(launcher.program().Wait()) == 0);
+}
+
 TEST_CASE("launcher: a hundred VMMs one after the other leave nothing in it") {
   REQUIRE_LAUNCHER();
   LauncherProgram launcher(HEARTH_PROBE_BINARY, {"--cgroup=", "--uid-count=3"});
