@@ -20,6 +20,7 @@
 #include "control-plane/backend/kvm/kvm_backend.h"
 #include "control-plane/node/local_node.h"
 #include "control-plane/snapshots/host.h"
+#include "vmm/base/host_memory.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 
@@ -153,14 +154,12 @@ void AddFlags(CLI::App* app, Options* options) {
 }
 
 absl::Status CheckMemory(uint64_t memory_mib, double overcommit) {
-  const uint64_t host_mib = (static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                             static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) >>
-                            20;
+  const uint64_t host_mib = ReadHostMemory().total >> 20;
   if (static_cast<double>(memory_mib) <= static_cast<double>(host_mib) * overcommit) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat("--memory-mib: ", memory_mib, " is more than the ",
-                                                 host_mib, " that this host has, times the ",
+                                                 host_mib, " that may be used here, times the ",
                                                  overcommit, " of --overcommit"));
 }
 
@@ -183,13 +182,6 @@ absl::Status CheckLauncher(const std::string& path, const std::string& backend) 
                                   "--launcher-socket"));
 }
 
-// What the host has free, in MiB.
-uint64_t FreeMemoryMib() {
-  return (static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) *
-          static_cast<uint64_t>(sysconf(_SC_PAGESIZE))) >>
-         20;
-}
-
 absl::Status AddSnapshots(const Options& options, const State& state, LocalNodeConfig* node) {
   // A machine of one backend is no other's.
   ASSIGN_OR_RETURN(
@@ -200,9 +192,9 @@ absl::Status AddSnapshots(const Options& options, const State& state, LocalNodeC
                         ? absl::StrCat(options.state_dir, "/snapshots")
                         : options.snapshot_directory;
   store.directory = std::filesystem::absolute(store.directory).string();
-  store.resident_budget_bytes =
-      (options.resident_snapshot_mib != 0 ? options.resident_snapshot_mib : FreeMemoryMib() / 8)
-      << 20;
+  store.resident_budget_bytes = options.resident_snapshot_mib != 0
+                                    ? options.resident_snapshot_mib << 20
+                                    : ReadHostMemory().available / 8;
   node->set_aside_mib = store.resident_budget_bytes >> 20;
   ASSIGN_OR_RETURN(node->snapshots, SnapshotStore::Open(std::move(store)));
   node->images = state.kept_images.get();

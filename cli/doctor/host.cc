@@ -14,6 +14,7 @@
 #include "cli/doctor/cpu.h"
 #include "cli/doctor/programs.h"
 #include "cli/format.h"
+#include "vmm/base/host_memory.h"
 
 namespace hearth::cli {
 namespace {
@@ -22,31 +23,8 @@ namespace {
 constexpr int64_t kMinMemoryBytes = 512LL << 20;
 constexpr int64_t kMinDiskBytes = 2LL << 30;
 
-std::string ReadWord(const std::string& path) {
-  std::ifstream file(path);
-  std::string word;
-  file >> word;
-  return word;
-}
-
-int64_t AvailableMemory() {
-  int64_t bytes = 0;
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("MemAvailable:", 0) == 0) bytes = std::atoll(line.c_str() + 13) * 1024;
-  }
-  // A container's limit counts, in both versions of cgroups.
-  for (const char* path :
-       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    const std::string limit = ReadWord(path);
-    if (!limit.empty() && limit != "max")
-      bytes = std::min<int64_t>(bytes, std::atoll(limit.c_str()));
-  }
-  return bytes;
-}
-
 Check MemoryCheck() {
-  const int64_t bytes = AvailableMemory();
+  const auto bytes = static_cast<int64_t>(ReadHostMemory().available);
   Check check{"memory", Check::State::kGood, FormatBytes(bytes) + " available", ""};
   if (bytes < kMinMemoryBytes) {
     check.state = Check::State::kBad;

@@ -3,7 +3,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,19 +15,6 @@ namespace {
 
 // Threads that pause and end instances; each end takes milliseconds.
 constexpr int kTaskThreads = 4;
-
-// What is available, and all, in bytes; zeros when they cannot be told.
-std::pair<uint64_t, uint64_t> HostMemory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key, unit;
-  uint64_t kib = 0, total = 0;
-  while (meminfo >> key >> kib) {
-    if (key == "MemTotal:") total = kib * 1024;
-    if (key == "MemAvailable:") return {kib * 1024, total};
-    std::getline(meminfo, unit);
-  }
-  return {0, 0};
-}
 
 hearth::v1::Instance::State ToProto(InstanceState state) {
   switch (state) {
@@ -219,7 +205,8 @@ absl::Status LocalNode::Impl::Make(HeldInstance& held, const PrepareProgress& pr
 absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig config) {
   if (!config.backend) return absl::InvalidArgumentError("a node needs a machine backend");
   if (config.memory_capacity_mib == 0) {
-    const uint64_t usable_mib = (HostMemory().first >> 20) / 10 * 9;
+  if (!config.host_memory) config.host_memory = [] { return ReadHostMemory(); };
+    const uint64_t usable_mib = (config.host_memory().available >> 20) / 10 * 9;
     const uint64_t own_mib = usable_mib - std::min(config.set_aside_mib, usable_mib / 2);
     config.memory_capacity_mib =
         static_cast<uint64_t>(static_cast<double>(own_mib) * config.overcommit);
@@ -227,7 +214,6 @@ absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig con
       return absl::InternalError("/proc/meminfo does not tell MemAvailable; set the node's memory");
     }
   }
-  if (!config.host_memory) config.host_memory = HostMemory;
   std::unique_ptr<VersionSnapshots> snapshots;
   if (config.snapshots) {
     LearnVmmVersion(config);

@@ -15,6 +15,7 @@
 #include "control-plane/limits.h"
 #include "control-plane/node/node.h"
 #include "control-plane/snapshots/snapshot_store.h"
+#include "vmm/base/host_memory.h"
 
 namespace hearth::control {
 
@@ -73,8 +74,8 @@ struct LocalNodeConfig {
   // several busy ones are kept idle beside them, booted ahead of demand while there is memory to
   // spare.
   size_t instances_ahead = 1;
-  // Bytes of memory that the host has left, and in all. Default: /proc/meminfo.
-  std::function<std::pair<uint64_t, uint64_t>()> host_memory;
+  // What the host has left, and in all. Default: ReadHostMemory().
+  std::function<HostMemory()> host_memory;
 
   // Limits on user code in the guest; 0: the agent's own choice.
   uint32_t process_count = 0;

@@ -217,9 +217,7 @@ TEST_CASE("snapshots: VMM processes wait as demand says, and none when memory is
   NodeFixture fixture;
   fixture.WithSnapshots();
   fixture.config.max_waiting_vmms = 2;
-  fixture.config.host_memory = [&] {
-    return std::pair<uint64_t, uint64_t>(available, uint64_t{1} << 30);
-  };
+  fixture.config.host_memory = [&] { return HostMemory{available, uint64_t{1} << 30}; };
   CHECK(StartOf(fixture) == hearth::v1::COLD);
   CHECK(fixture.world->waiting > 0);
   available = 1 << 20;

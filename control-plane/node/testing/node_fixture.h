@@ -48,7 +48,7 @@ struct NodeFixture {
     config.cancel_grace = absl::Seconds(60);
     config.queue_wait = absl::Seconds(60);
     config.max_waiting_vmms = 0;
-    config.host_memory = [] { return std::pair<uint64_t, uint64_t>(1 << 30, 1 << 30); };
+    config.host_memory = [] { return HostMemory{1 << 30, 1 << 30}; };
   }
   // From now on with snapshots, on a disk that outlives the node.
   NodeFixture& WithSnapshots() {
