@@ -9,6 +9,7 @@
 #include "control-plane/api/services.h"
 #include "control-plane/limits.h"
 #include "hearth/v1/services.grpc.pb.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -41,8 +42,8 @@ class StreamCall final : public grpc::ServerBidiReactor<InvokeStreamRequest, Inv
   StreamCall(const ServiceParts& parts, std::atomic<size_t>* open,
              grpc::CallbackServerContext* context)
       : parts_(parts), open_(open), context_(context), share_(parts.invoker->budget()) {
-    call_.arrival = absl::Now();
-    call_.deadline = DeadlineOf(*context);
+    call_.arrival = SteadyNow();
+    call_.deadline = SteadyTimeOf(DeadlineOf(*context));
     call_.max_response_bytes = limits::kMaxResponseBytes;
     call_.share = &share_;
     if (open_->fetch_add(1) >= limits::kMaxOpenStreams) {
@@ -144,8 +145,8 @@ class InvocationServiceImpl final : public HalfAsync {
   grpc::ServerUnaryReactor* Invoke(grpc::CallbackServerContext* context,
                                    const InvokeRequest* request,
                                    InvokeResponse* response) override {
-    const absl::Time arrival = absl::Now();
-    const absl::Time deadline = DeadlineOf(*context);
+    const absl::Time arrival = SteadyNow();
+    const absl::Time deadline = SteadyTimeOf(DeadlineOf(*context));
     return new PooledCall<InvokeResponse>(
         parts_.invocations, response,
         [=, invoker = parts_.invoker](const Cancellation& cancellation) {

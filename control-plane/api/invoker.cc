@@ -9,6 +9,7 @@
 #include "control-plane/api/records.h"
 #include "control-plane/limits.h"
 #include "control-plane/metering/billing.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -189,13 +190,13 @@ void Invoker::Settle(const InvokeCall& call, const Route& route, const std::stri
                      InvocationReport report, Collector& collector, InvokeResponse* response) {
   Invocation& invocation = *response->mutable_invocation();
   invocation = std::move(report.invocation);
-  const absl::Time now = absl::Now();
+  const absl::Duration total = SteadyNow() - call.arrival;
+  const absl::Time end = absl::Now();
   invocation.set_name(name);
   invocation.set_version(route.version->name);
-  *invocation.mutable_start_time() = ToTimestamp(call.arrival);
-  *invocation.mutable_end_time() = ToTimestamp(now);
-  *invocation.mutable_timing()->mutable_total() =
-      ToDuration(std::max(absl::ZeroDuration(), now - call.arrival));
+  *invocation.mutable_start_time() = ToTimestamp(end - total);
+  *invocation.mutable_end_time() = ToTimestamp(end);
+  *invocation.mutable_timing()->mutable_total() = ToDuration(total);
   if (invocation.outcome() == hearth::v1::OUTCOME_UNSPECIFIED) {
     SetError(&invocation, hearth::v1::INSTANCE_LOST, "Hearth.NoOutcome",
              "the node did not say how the invocation ended");

@@ -48,8 +48,8 @@ class ByteBudget {
 struct InvokeCall {
   hearth::v1::InvokeRequest request;
   size_t max_response_bytes = 0;
-  absl::Time arrival;
-  absl::Time deadline = absl::InfiniteFuture();  // The client's.
+  absl::Time arrival;                            // By SteadyNow(), and so is
+  absl::Time deadline = absl::InfiniteFuture();  // the client's.
   // Holds the payload; gets the response, too, before user code is started.
   ByteBudget::Share* share = nullptr;
 };

@@ -87,7 +87,8 @@ class Machine {
  public:
   virtual ~Machine() = default;
   virtual absl::Status Start() = 0;
-  // Waits for the agent's stream: connected, non-blocking; the first call after a start.
+  // Deadlines, here and below, are SteadyNow()'s. Waits for the agent's stream: connected,
+  // non-blocking; the first call after a start.
   virtual absl::StatusOr<UniqueFd> AcceptAgent(absl::Time deadline) = 0;
   virtual absl::Status Pause() = 0;
   virtual absl::Status Resume() = 0;

@@ -6,7 +6,7 @@
 //
 // Threads: all public methods are thread-safe. The connection is read on the event loop's thread;
 // whoever has something to send writes it at once, and the loop continues what the socket did not
-// take.
+// take. Deadlines are SteadyNow()'s.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,7 @@
 #include "control-plane/node/node.h"
 #include "hearth/agent/v1/agent.pb.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/steady_clock.h"
 #include "vmm/base/unique_fd.h"
 #include "wire/mux.h"
 
@@ -119,7 +120,7 @@ class AgentSession : public std::enable_shared_from_this<AgentSession>, private 
   std::atomic<bool> told_unusable_{false};
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   UniqueFd stream_ ABSL_GUARDED_BY(mutex_);  // Closed on the loop's thread only.
   wire::Mux mux_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);

@@ -6,6 +6,7 @@
 #include "control-plane/node/agent_session.h"
 #include "control-plane/node/agent_session_active.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -56,7 +57,7 @@ absl::Status AgentSession::SendInvoke(const agent::v1::Invoke& invoke, Active* a
 
 void AgentSession::SendCancel(Active* active) {
   active->cancel_sent = true;
-  active->cancel_deadline = absl::Now() + active->cancel_grace;
+  active->cancel_deadline = SteadyNow() + active->cancel_grace;
   active->request_open = false;
   mux_.AbortStream(active->request_stream, "cancelled");
   mux_.AbortStream(active->response_stream, "cancelled");
@@ -142,7 +143,7 @@ void AgentSession::OnStreamData(uint32_t stream_id, absl::string_view data) {
   mutex_.AssertHeld();
   if (active_ == nullptr || stream_id != active_->response_stream) return;
   if (active_->result.first_byte == absl::InfinitePast()) {
-    active_->result.first_byte = absl::Now();
+    active_->result.first_byte = SteadyNow();
   }
   active_->response.append(data.data(), data.size());
   changed_.SignalAll();

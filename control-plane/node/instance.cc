@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/names.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -148,13 +149,13 @@ void Instance::Terminate(bool orderly) {
       agent::v1::Call call;
       call.mutable_shutdown();
       // The machine may be gone before the reply is.
-      agent->Call(std::move(call), absl::Now() + kOrderlyEnd).IgnoreError();
+      agent->Call(std::move(call), SteadyNow() + kOrderlyEnd).IgnoreError();
       asked = true;
     }
   }
   if (running != nullptr) {
     // Ends by force whatever has not ended by then, so its answer changes nothing.
-    running->Stop(asked ? absl::Now() + kOrderlyEnd : absl::InfinitePast()).IgnoreError();
+    running->Stop(asked ? SteadyNow() + kOrderlyEnd : absl::InfinitePast()).IgnoreError();
   }
   if (agent) agent->Close(absl::UnavailableError("the instance was ended"));
   if (console) console->Close();

@@ -20,6 +20,7 @@
 #include "control-plane/node/log_relay.h"
 #include "control-plane/pool/pool.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -99,7 +100,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   // Ends it and waits until its host resources are free; `orderly` gives the agent a chance.
   void Terminate(bool orderly) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // How the machine ended; waits for it until `deadline`.
+  // How the machine ended; waits for it until `deadline`, which is SteadyNow()'s.
   std::optional<MachineExit> AwaitExit(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
 
   bool usable() const override { return usable_.load(std::memory_order_acquire); }
@@ -153,7 +154,7 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   bool stood_still_ ABSL_GUARDED_BY(power_mutex_) = false;
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   bool making_ ABSL_GUARDED_BY(mutex_) = false;         // The backend is at it.
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;          // It is to end; what is not begun must not.
   bool exit_expected_ ABSL_GUARDED_BY(mutex_) = false;  // OnMachineExit() is to come or runs.

@@ -11,6 +11,7 @@
 #include "control-plane/node/names.h"
 #include "control-plane/node/sanitize.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -91,7 +92,7 @@ std::map<std::string, std::string> Instance::Environment() const {
 
 absl::Status Instance::Boot(const Cancellation& cancellation, bool to_be_saved) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
-  const absl::Time deadline = absl::Now() + context_->config->boot_timeout;
+  const absl::Time deadline = SteadyNow() + context_->config->boot_timeout;
   to_be_saved_ = to_be_saved;
   absl::Status status =
       MakeMachine([this](UniqueFd console) { return Create(std::move(console)); });
@@ -221,7 +222,7 @@ absl::Status Instance::CallStartRuntime() {
   start.set_snapshot(to_be_saved_);
 
   const absl::StatusOr<agent::v1::Reply> reply = session()->Call(
-      std::move(call), absl::Now() + version_->init_timeout + context_->config->timeout_grace);
+      std::move(call), SteadyNow() + version_->init_timeout + context_->config->timeout_grace);
   if (reply.status().code() == absl::StatusCode::kDeadlineExceeded) {
     hearth::v1::FunctionError error;
     error.set_type("Sandbox.TimedOut");
@@ -245,7 +246,7 @@ absl::Status Instance::Explain(const absl::Status& status, absl::string_view ste
   std::string detail = absl::StrCat(step, ": ", status.message());
   // A connection that ended by itself has its cause in the machine.
   if (machine() != nullptr && status.code() == absl::StatusCode::kUnavailable) {
-    const std::optional<MachineExit> exit = AwaitExit(absl::Now() + kExitFollows);
+    const std::optional<MachineExit> exit = AwaitExit(SteadyNow() + kExitFollows);
     if (exit.has_value() && !absl::StrContains(detail, exit->detail)) {
       absl::StrAppend(&detail, "; the machine ended: ", exit->detail);
     }

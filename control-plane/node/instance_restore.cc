@@ -10,6 +10,7 @@
 #include "control-plane/node/names.h"
 #include "control-plane/node/sanitize.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 #include "wire/text.h"
 
 namespace hearth::control {
@@ -48,7 +49,7 @@ absl::Status Instance::CallPrepareSnapshot() {
   agent::v1::Call call;
   call.mutable_prepare_snapshot()->set_hook_timeout_ms(absl::ToInt64Milliseconds(timeout));
   const absl::StatusOr<agent::v1::Reply> reply =
-      session()->Call(std::move(call), absl::Now() + timeout + context_->config->timeout_grace);
+      session()->Call(std::move(call), SteadyNow() + timeout + context_->config->timeout_grace);
   RETURN_IF_ERROR(reply.status());
   if (!reply->has_snapshot_prepared()) {
     return absl::InternalError("the agent answered PrepareSnapshot without a result");
@@ -75,15 +76,15 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
                                std::vector<MachineDisk> disks, const Cancellation& cancellation,
                                RestoreTimes* times) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
-  const absl::Time deadline = absl::Now() + context_->config->boot_timeout;
+  const absl::Time deadline = SteadyNow() + context_->config->boot_timeout;
   {
     absl::MutexLock lock(&mutex_);
     snapshot_ = snapshot;
     images_ = snapshot->header().images();
   }
-  absl::Time begin = absl::Now();
+  absl::Time begin = SteadyNow();
   const auto lap = [&begin] {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     return now - std::exchange(begin, now);
   };
   absl::Status status = MakeMachine([&](UniqueFd console) {
@@ -135,7 +136,7 @@ absl::Status Instance::CallRestore(RestoreTimes* times) {
   // Last, so that it is not old when it is sent.
   restore.set_wall_clock_unix_ns(absl::ToUnixNanos(absl::Now()));
   const absl::StatusOr<agent::v1::Reply> reply =
-      session()->Call(std::move(call), absl::Now() + timeout + context_->config->timeout_grace);
+      session()->Call(std::move(call), SteadyNow() + timeout + context_->config->timeout_grace);
   RETURN_IF_ERROR(reply.status());
   if (!reply->has_instance_restored()) {
     return absl::InternalError("the agent answered RestoreInstance without a result");

@@ -9,6 +9,7 @@
 #include "control-plane/node/local_node_impl.h"
 #include "control-plane/node/names.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -129,7 +130,7 @@ void LocalNode::Impl::MakeAhead(const VersionPtr& version, const Cancellation& c
 absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
     const VersionPtr& version, absl::Time deadline, const PrepareProgress& progress,
     const Cancellation& cancellation) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   absl::Status restored;
   std::shared_ptr<const ResidentSnapshot> snapshot;
   for (bool may_restore = snapshots != nullptr;; may_restore = false) {
@@ -141,13 +142,13 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldReady(
             cancellation));
     auto held = std::make_unique<HeldInstance>(
         &pool, std::static_pointer_cast<Instance>(std::move(grant.member)));
-    held->granted = absl::Now();
+    held->granted = SteadyNow();
     held->queued = held->granted - begin;
     if (!grant.is_new) return held;
     if (may_restore) {
-      const absl::Time found = absl::Now();
-      snapshot = snapshots->Find(*version, found, &held->was_resident);
-      held->restored.load = absl::Now() - found;
+      const absl::Time found = SteadyNow();
+      snapshot = snapshots->Find(*version, absl::Now(), &held->was_resident);
+      held->restored.load = SteadyNow() - found;
       if (snapshot && Lease(*held->instance, *snapshot)) {
         restored = MakeRestored(*held, snapshot, cancellation);
         MachineMade();
@@ -185,17 +186,17 @@ absl::Status LocalNode::Impl::Make(HeldInstance& held, const PrepareProgress& pr
   Instance& instance = *held.instance;
   held.kind = hearth::v1::COLD;
   held.reusable = false;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   tell(PrepareStage::kBoot, 0);
   RETURN_IF_ERROR(instance.Boot(cancellation, to_be_saved));
   if (!pool.AgentReady(held.instance).ok()) return EndedWhileStarting();
   tell(PrepareStage::kBoot, 100);
-  const absl::Time booted = absl::Now();
+  const absl::Time booted = SteadyNow();
   held.boot = booted - begin;
   tell(PrepareStage::kInitialise, 0);
   RETURN_IF_ERROR(instance.Initialise(cancellation));
   if (!pool.Initialized(held.instance).ok()) return EndedWhileStarting();
-  held.init = absl::Now() - booted;
+  held.init = SteadyNow() - booted;
   held.boot_cpu = instance.CpuTime();
   held.reusable = true;
   tell(PrepareStage::kInitialise, 100);
@@ -204,8 +205,8 @@ absl::Status LocalNode::Impl::Make(HeldInstance& held, const PrepareProgress& pr
 
 absl::StatusOr<std::unique_ptr<LocalNode>> LocalNode::Create(LocalNodeConfig config) {
   if (!config.backend) return absl::InvalidArgumentError("a node needs a machine backend");
-  if (config.memory_capacity_mib == 0) {
   if (!config.host_memory) config.host_memory = [] { return ReadHostMemory(); };
+  if (config.memory_capacity_mib == 0) {
     const uint64_t usable_mib = (config.host_memory().available >> 20) / 10 * 9;
     const uint64_t own_mib = usable_mib - std::min(config.set_aside_mib, usable_mib / 2);
     config.memory_capacity_mib =

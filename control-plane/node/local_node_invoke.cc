@@ -10,6 +10,7 @@
 #include "control-plane/node/names.h"
 #include "control-plane/node/outcome.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -31,7 +32,7 @@ agent::v1::Invoke MakeInvoke(const VersionDescription& version, const Invocation
   agent::v1::Invoke invoke;
   invoke.set_invocation_id(request.id);
   invoke.set_timeout_ms(absl::ToInt64Milliseconds(version.timeout));
-  invoke.set_deadline_unix_ms(absl::ToUnixMillis(begin + version.timeout));
+  invoke.set_deadline_unix_ms(absl::ToUnixMillis(WallTimeOf(begin + version.timeout)));
   invoke.set_content_type(request.content_type);
   invoke.set_function_arn(FunctionArn(version));
   invoke.set_trace_id(request.trace_parent);
@@ -75,7 +76,7 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
   Attempt attempt;
   attempt.end.timeout = version.timeout;
   const absl::Duration cpu_before = instance.CpuTime();
-  attempt.begin = absl::Now();
+  attempt.begin = SteadyNow();
   instance.logs().BeginInvocation(request.id);
   SessionInvocation invocation;
   invocation.invoke = MakeInvoke(version, request, attempt.begin);
@@ -91,13 +92,13 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
     attempt.end.session = instance.session()->Invoke(std::move(invocation), response, cancellation);
     attempt.end.expired = guard.expired();
   }
-  attempt.finish = absl::Now();
+  attempt.finish = SteadyNow();
   attempt.end.bounds = {attempt.finish - attempt.begin, instance.memory_mib()};
   if (!attempt.end.session.connection.ok()) {
-    attempt.end.exit = instance.AwaitExit(absl::Now() + kExitFollows);
+    attempt.end.exit = instance.AwaitExit(SteadyNow() + kExitFollows);
     instance.Kill();
     if (!attempt.end.exit.has_value()) {
-      attempt.end.exit = instance.AwaitExit(absl::Now() + kKillTakes);
+      attempt.end.exit = instance.AwaitExit(SteadyNow() + kKillTakes);
     }
   }
   attempt.cpu = std::max(instance.CpuTime() - cpu_before, absl::ZeroDuration());
@@ -113,8 +114,8 @@ InvocationReport MakeReport(const HeldInstance& held, const InvocationRequest& r
   invocation.set_name(
       absl::StrCat(FunctionNameOf(instance.version()), "/invocations/", request.id));
   invocation.set_version(instance.version());
-  *invocation.mutable_start_time() = ToProto(request.arrival);
-  *invocation.mutable_end_time() = ToProto(attempt.finish);
+  *invocation.mutable_start_time() = ToProto(WallTimeOf(request.arrival));
+  *invocation.mutable_end_time() = ToProto(WallTimeOf(attempt.finish));
   invocation.set_outcome(verdict.outcome);
   if (verdict.error.has_value()) *invocation.mutable_error() = *std::move(verdict.error);
   invocation.set_start_kind(held.start_kind());
@@ -194,7 +195,7 @@ absl::StatusOr<InvocationReport> LocalNode::Invoke(std::unique_ptr<Reservation> 
     const VersionPtr version = held->instance->version_ptr();
     held.reset();
     ASSIGN_OR_RETURN(
-        held, impl_->Hold(version, absl::Now() + impl_->config.queue_wait, nullptr, cancellation));
+        held, impl_->Hold(version, SteadyNow() + impl_->config.queue_wait, nullptr, cancellation));
   }
 }
 

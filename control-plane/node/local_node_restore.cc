@@ -8,6 +8,7 @@
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/local_node_impl.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -88,7 +89,7 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
   Instance& instance = *held.instance;
   held.kind = hearth::v1::RESTORED;
   held.reusable = false;
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   absl::StatusOr<std::vector<MachineDisk>> disks =
       DisksFor(instance.description(), snapshot->header().images());
   absl::Status made = disks.status();
@@ -106,7 +107,7 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
   if (!pool.AgentReady(held.instance).ok() || !pool.Initialized(held.instance).ok()) {
     return EndedWhileStarting();
   }
-  held.restore = held.restored.load + (absl::Now() - begin);
+  held.restore = held.restored.load + (SteadyNow() - begin);
   held.boot_cpu = instance.CpuTime();
   held.reusable = true;
   snapshots->Restored(snapshot->header(), absl::Now());

@@ -11,6 +11,7 @@
 #include "control-plane/node/local_node_impl.h"
 #include "control-plane/node/names.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -37,7 +38,7 @@ absl::StatusOr<std::unique_ptr<HeldInstance>> LocalNode::Impl::HoldNew(
                    pool.Acquire(
                        version->name, version->memory_mib,
                        [&] { return std::make_shared<Instance>(&context, version, uuids.Next()); },
-                       absl::Now() + config.queue_wait, cancellation, wish));
+                       SteadyNow() + config.queue_wait, cancellation, wish));
   auto held = std::make_unique<HeldInstance>(
       &pool, std::static_pointer_cast<Instance>(std::move(grant.member)));
   held->reusable = false;

@@ -9,6 +9,7 @@
 #include "absl/synchronization/notification.h"
 #include "control-plane/node/testing/node_fixture.h"
 #include "google/rpc/error_details.pb.h"
+#include "vmm/base/testing/wall_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -31,6 +32,33 @@ class Recorder final : public NodeObserver {
   absl::Mutex mutex;
   std::vector<hearth::v1::LogEntry> entries ABSL_GUARDED_BY(mutex);
 };
+
+TEST_CASE("node: the wall clock set while an invocation runs ends nothing and changes no bill") {
+  const absl::Duration step = GENERATE(absl::Hours(10), -absl::Hours(10));
+  testing::WallClock wall;
+  FakeScript script;
+  script.on_invoke = [&](FakeAgent&, const agent::v1::Invoke&) { wall.Step(step); };
+  NodeFixture fixture(script);
+  StringSink sink;
+  const auto report = fixture.Invoke("one", &sink);
+  REQUIRE(report.ok());
+  const hearth::v1::Invocation& ran = report->invocation;
+  CHECK(ran.outcome() == hearth::v1::SUCCEEDED);
+  CHECK(ran.usage().host().wall_ns() > 0);
+  CHECK(ran.usage().host().wall_ns() < absl::ToInt64Nanoseconds(absl::Hours(1)));
+  for (const auto& duration : {ran.timing().execution(), ran.timing().total(),
+                               ran.timing().responded_at(), ran.timing().boot()}) {
+    CHECK(duration.seconds() < 3600);
+  }
+  CHECK(ran.timing().total().nanos() > 0);
+  // Both are the wall clock's as it goes now.
+  CHECK(absl::AbsDuration(absl::FromUnixSeconds(ran.start_time().seconds()) - absl::Now()) <
+        absl::Hours(1));
+  CHECK(absl::AbsDuration(absl::FromUnixSeconds(ran.end_time().seconds()) - absl::Now()) <
+        absl::Hours(1));
+  // What is waited for from then on is not given up, nor waited for longer.
+  CHECK(fixture.Invoke("two", &sink).ok());
+}
 
 TEST_CASE("node: an invocation is served cold, and the next one warm by the same instance") {
   NodeFixture fixture;

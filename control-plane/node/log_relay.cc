@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/names.h"
+#include "vmm/base/steady_clock.h"
 #include "wire/text.h"
 
 namespace hearth::control {
@@ -50,7 +51,8 @@ void LogRelay::BeginInvocation(const std::string& invocation_id) {
   invocations_[1] = std::exchange(invocations_[0], invocation_id);
 }
 
-bool LogRelay::Admit(int64_t bytes, absl::Time now) {
+bool LogRelay::Admit(int64_t bytes) {
+  const absl::Time now = SteadyNow();
   if (now > refilled_) {
     const absl::Duration passed = std::min(now - refilled_, absl::Minutes(1));
     const int64_t earned = absl::ToInt64Milliseconds(passed) * (kLogBytesPerSecond / 1000);
@@ -88,7 +90,7 @@ void LogRelay::Tell(const agent::v1::LogLines& lines, absl::Time now) {
     absl::MutexLock lock(&mutex_);
     dropped_ += static_cast<int64_t>(std::min<uint64_t>(lines.dropped_lines(), 1u << 30));
     for (const agent::v1::LogLine& line : lines.lines()) {
-      if (Admit(static_cast<int64_t>(line.text().size()) + kLineOverheadBytes, now)) {
+      if (Admit(static_cast<int64_t>(line.text().size()) + kLineOverheadBytes)) {
         entries.push_back(Convert(line, now));
       } else {
         ++dropped_;

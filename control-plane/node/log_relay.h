@@ -46,7 +46,7 @@ class LogRelay {
 
  private:
   // Whether a line of that size may pass now.
-  bool Admit(int64_t bytes, absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Admit(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   hearth::v1::LogEntry Convert(const agent::v1::LogLine& line, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -77,7 +77,7 @@ struct InvocationRequest {
   std::string trace_parent;
   std::string client_context;
   absl::string_view payload;  // All of it; lives as long as the call of Invoke().
-  absl::Time arrival;         // When hearthd had the request's first byte.
+  absl::Time arrival;         // When hearthd had the request's first byte, by SteadyNow().
 };
 
 // What came of an invocation whose user code may have started. `invocation` holds outcome, error,
@@ -128,8 +128,8 @@ class Node {
                                                   const Cancellation& cancellation) = 0;
 
   // Takes an idle instance, restores one from the version's snapshot, or boots one; waits in the
-  // bounded queue while memory is short, until `deadline`. RESOURCE_EXHAUSTED when the queue is
-  // full or the wait was too long.
+  // bounded queue while memory is short, until `deadline`, which is SteadyNow()'s.
+  // RESOURCE_EXHAUSTED when the queue is full or the wait was too long.
   virtual absl::StatusOr<std::unique_ptr<Reservation>> Reserve(
       VersionPtr version, absl::Time deadline, const Cancellation& cancellation) = 0;
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "control-plane/node/node.h"
 #include "google/rpc/error_details.pb.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -191,7 +192,7 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
   RunAll(actions);
   if (!waits) return Settle(waiter);
 
-  deadline = std::min(deadline, absl::Now() + config_.queue_wait);
+  deadline = std::min(deadline, SteadyNow() + config_.queue_wait);
   bool cancelled = false;
   const Cancellation::Registration registration = cancellation.OnCancel([&] {
     absl::MutexLock lock(&mutex_);

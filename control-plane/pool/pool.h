@@ -20,6 +20,7 @@
 #include "control-plane/node/cancellation.h"
 #include "control-plane/pool/instance_state.h"
 #include "control-plane/pool/timers.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -107,8 +108,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   // An instance of `version` that idles, the most recently used first; else a new one when there is
-  // memory; else waits for either, until `deadline`. `wish` may want less. `factory` is called with
-  // the pool's lock held.
+  // memory; else waits for either, until `deadline` (of SteadyNow()). `wish` may want less.
+  // `factory` is called with the pool's lock held.
   //   RESOURCE_EXHAUSTED   the queue is full, or the wait was too long; carries a RetryInfo
   //   FAILED_PRECONDITION  it needs more memory than there is
   //   UNAVAILABLE          the version is being drained
@@ -157,7 +158,7 @@ class Pool {
     PoolWish wish;
     PoolGrant grant;
     absl::Status refused;
-    absl::CondVar changed;
+    SteadyCondVar changed;
   };
   // To be run when the lock is released.
   using Actions = std::vector<std::function<void()>>;

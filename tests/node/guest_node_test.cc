@@ -20,6 +20,7 @@
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/testing/node_fixture.h"
 #include "tests/node/launcher_fixture.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -96,7 +97,7 @@ class GuestNode final : public NodeObserver {
     request.id = absl::StrCat("0190d3c1-7d6e-7000-8000-00000000000", ++requests_);
     request.content_type = "application/json";
     request.payload = payload;
-    request.arrival = absl::Now();
+    request.arrival = SteadyNow();
     auto report = node_->Invoke(*std::move(reservation), request, *sink, Cancellation());
     if (report.ok())
       std::cout << report->invocation.ShortDebugString() << "\n" << sink->bytes << "\n";

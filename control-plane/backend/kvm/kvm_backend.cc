@@ -17,6 +17,7 @@
 #include "control-plane/backend/kvm/waiting_vmms.h"
 #include "vmm/base/event_loop.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -66,7 +67,7 @@ class KvmBackend::Impl {
   absl::StatusOr<std::vector<std::string>> ListAlive() ABSL_LOCKS_EXCLUDED(mutex_) {
     ASSIGN_OR_RETURN(const std::shared_ptr<LauncherClient> launcher, Launcher());
     ASSIGN_OR_RETURN(const std::set<uint64_t> running,
-                     launcher->List(absl::Now() + config_.answer_timeout));
+                     launcher->List(SteadyNow() + config_.answer_timeout));
     std::vector<std::string> alive;
     absl::MutexLock lock(&mutex_);
     for (const Made& made : made_) {
@@ -119,13 +120,13 @@ class KvmBackend::Impl {
 
   absl::StatusOr<std::unique_ptr<Machine>> Make(const std::string& id, uint32_t memory_mib,
                                                 uint32_t accounted_mib, VmmProcess::Order order) {
-    const absl::Time begin = absl::Now();
+    const absl::Time begin = SteadyNow();
     const absl::Time deadline = begin + config_.answer_timeout;
     order.tells_process = !config_.capabilities.own_process;
     if (std::shared_ptr<VmmProcess> process = waiting_->Take()) {
       auto machine = std::make_unique<KvmMachine>(process, memory_mib, config_.answer_timeout);
       machine->set_origin(
-          {.waited = true, .ready = absl::Now() - begin, .vmm_version = VersionOf(*process)});
+          {.waited = true, .ready = SteadyNow() - begin, .vmm_version = VersionOf(*process)});
       RETURN_IF_ERROR(process->Employ(accounted_mib, std::move(order), deadline).status());
       Remember(id, process);
       return machine;
@@ -148,18 +149,18 @@ class KvmBackend::Impl {
   absl::StatusOr<std::shared_ptr<VmmProcess>> SpawnWaiting() {
     ASSIGN_OR_RETURN(std::shared_ptr<LauncherClient> launcher, Launcher());
     return VmmProcess::SpawnWaiting(loop_.get(), std::move(launcher), Greeting(),
-                                    absl::Now() + config_.answer_timeout);
+                                    SteadyNow() + config_.answer_timeout);
   }
 
   absl::StatusOr<std::shared_ptr<LauncherClient>> Launcher() ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (launcher_ && launcher_->status().ok()) return launcher_;
-    if (absl::Now() < retry_at_) return last_error_;
+    if (SteadyNow() < retry_at_) return last_error_;
     auto connected = LauncherClient::Connect(loop_.get(), config_.launcher_socket, config_.build,
                                              config_.answer_timeout);
     if (!connected.ok()) {
       last_error_ = connected.status();
-      retry_at_ = absl::Now() + back_off_;
+      retry_at_ = SteadyNow() + back_off_;
       back_off_ = std::min(back_off_ * 2, kLongestBackOff);
       return last_error_;
     }

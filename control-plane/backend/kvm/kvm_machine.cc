@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 #include "wire/limits.h"
 
 namespace hearth::control {
@@ -89,7 +90,7 @@ absl::StatusOr<VmmProcess::Order> RestoreOrder(RestoreSpec spec) {
 }
 
 absl::StatusOr<vmm::v1::Response> KvmMachine::Call(VmmProcess::Order order) {
-  return process_->Call(std::move(order), absl::Now() + answer_timeout_);
+  return process_->Call(std::move(order), SteadyNow() + answer_timeout_);
 }
 
 absl::Status KvmMachine::Start() {
@@ -121,12 +122,12 @@ absl::Status KvmMachine::Save(int state, int memory) {
   ASSIGN_OR_RETURN(UniqueFd memory_copy, Duplicate(memory));
   order.request.mutable_save()->set_memory_fd(Add(&order, std::move(memory_copy)));
   const absl::Duration takes = absl::Seconds(memory_mib_ / kSavedMibPerSecond);
-  return process_->Call(std::move(order), absl::Now() + answer_timeout_ + takes).status();
+  return process_->Call(std::move(order), SteadyNow() + answer_timeout_ + takes).status();
 }
 
 absl::StatusOr<WorkingSet> KvmMachine::GetWorkingSet() {
   VmmProcess::Order order;
-  ASSIGN_OR_RETURN(UniqueFd pagemap, process_->OpenPagemap(absl::Now() + answer_timeout_));
+  ASSIGN_OR_RETURN(UniqueFd pagemap, process_->OpenPagemap(SteadyNow() + answer_timeout_));
   order.request.mutable_get_working_set()->set_pagemap_fd(Add(&order, std::move(pagemap)));
   ASSIGN_OR_RETURN(const vmm::v1::Response response, Call(std::move(order)));
   if (response.working_set().runs_size() > static_cast<int>(wire::kMaxPageRuns)) {
@@ -153,7 +154,7 @@ absl::StatusOr<MachineStatistics> KvmMachine::Statistics() {
 }
 
 absl::Status KvmMachine::Stop(absl::Time deadline) {
-  const int64_t timeout_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+  const int64_t timeout_ms = absl::ToInt64Milliseconds(deadline - SteadyNow());
   if (timeout_ms > 0) {
     VmmProcess::Order order;
     order.request.mutable_stop()->set_timeout_ms(

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "hearth/launcher/v1/launcher.pb.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/steady_clock.h"
 #include "vmm/base/unique_fd.h"
 #include "wire/fd_socket.h"
 
@@ -92,7 +93,7 @@ class LauncherClient : public std::enable_shared_from_this<LauncherClient> {
 
   EventLoop* const loop_;
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   uint32_t version_ ABSL_GUARDED_BY(mutex_) = 0;

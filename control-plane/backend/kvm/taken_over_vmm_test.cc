@@ -23,7 +23,7 @@
 namespace hearth::control {
 namespace {
 
-absl::Time Patience() { return absl::Now() + absl::Minutes(2); }
+absl::Time Patience() { return SteadyNow() + absl::Minutes(2); }
 
 // Says of each kill that the VMM has exited; its VMMs are numbered from 1.
 class FakeLauncher {

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 #include "wire/handshake.h"
 #include "wire/limits.h"
 #include "wire/text.h"
@@ -200,7 +201,7 @@ absl::Status VmmProcess::Handle(wire::FdFrame received) {
   if (!greeted_) {
     if (!frame.has_hello()) return absl::InvalidArgumentError("it did not begin with Hello");
     greeted_ = true;
-    greeted_at_ = absl::Now();
+    greeted_at_ = SteadyNow();
     build_ = wire::SanitizeText(frame.hello().build(), kMaxBuildBytes);
     changed_.SignalAll();
     return wire::NegotiateVersion("hearth.vmm.v1", "the VMM", versions_,
@@ -353,7 +354,7 @@ bool VmmProcess::AwaitEnd(absl::Time deadline) {
 
 void VmmProcess::EndByForce(absl::Duration answer_timeout) {
   Kill();
-  while (!AwaitEnd(absl::Now() + answer_timeout)) {
+  while (!AwaitEnd(SteadyNow() + answer_timeout)) {
     launcher_->Close(absl::DeadlineExceededError("hearth-launcher did not end a VMM in time"));
   }
 }

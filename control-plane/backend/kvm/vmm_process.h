@@ -18,6 +18,7 @@
 #include "control-plane/backend/machine_backend.h"
 #include "hearth/vmm/v1/vmm.pb.h"
 #include "vmm/base/event_loop.h"
+#include "vmm/base/steady_clock.h"
 #include "wire/fd_socket.h"
 #include "wire/handshake.h"
 
@@ -118,7 +119,7 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   const wire::VersionRange versions_;
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   wire::FdSocket socket_ ABSL_GUARDED_BY(mutex_);
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time greeted_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

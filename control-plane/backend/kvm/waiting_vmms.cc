@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "vmm/base/steady_clock.h"
+
 namespace hearth::control {
 namespace {
 
@@ -42,7 +44,7 @@ std::shared_ptr<VmmProcess> WaitingVmms::Take() {
     if (waiting_.front()->alive()) taken = std::move(waiting_.front());
     waiting_.pop_front();
   }
-  if (taken) successors_.push_back(absl::Now() + kSpawnDelay);
+  if (taken) successors_.push_back(SteadyNow() + kSpawnDelay);
   changed_.SignalAll();
   return taken;
 }
@@ -60,7 +62,7 @@ void WaitingVmms::Run() {
       absl::MutexLock lock(&mutex_);
       while (!stopping_ && waiting_.size() == target_) changed_.Wait(&mutex_);
       if (stopping_) return;
-      const absl::Time now = absl::Now();
+      const absl::Time now = SteadyNow();
       while (!successors_.empty() && successors_.front() <= now) successors_.pop_front();
       if (waiting_.size() < target_ && target_ - waiting_.size() <= successors_.size()) {
         changed_.WaitWithDeadline(&mutex_, successors_.front());
@@ -82,7 +84,7 @@ void WaitingVmms::Run() {
       back_off = kFirstSpawnBackOff;
     } else if (!stopping_) {
       // Whoever needs one spawns it on its own and hears why that fails.
-      changed_.WaitWithTimeout(&mutex_, back_off);
+      changed_.WaitWithDeadline(&mutex_, SteadyNow() + back_off);
       back_off = std::min(back_off * 2, kLongestSpawnBackOff);
     }
   }

@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "control-plane/backend/kvm/vmm_process.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -39,7 +40,7 @@ class WaitingVmms {
   const Spawner spawner_;
   const absl::Duration answer_timeout_;
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   size_t target_ ABSL_GUARDED_BY(mutex_) = 0;
   // When the successors of those that were taken last are to be spawned.

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "vmm/base/status.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 namespace {
@@ -148,7 +149,7 @@ class FakeMachine final : public Machine {
   std::atomic<int> cpu_{0};
   std::thread thread_;
   absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   UniqueFd host_end_;
   UniqueFd wake_;
   bool counted_out_ = false;

@@ -11,6 +11,7 @@
 #include "control-plane/node/local_node.h"
 #include "control-plane/node/testing/fake_backend.h"
 #include "control-plane/node/testing/fake_snapshot_store.h"
+#include "vmm/base/steady_clock.h"
 
 namespace hearth::control {
 
@@ -69,7 +70,7 @@ struct NodeFixture {
     InvocationRequest request;
     request.id = absl::StrCat("request-", ++requests);
     request.payload = payload;
-    request.arrival = absl::Now();
+    request.arrival = SteadyNow();
     return node().Invoke(*std::move(reservation), request, *sink, cancellation);
   }
 
