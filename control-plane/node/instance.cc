@@ -64,10 +64,12 @@ MachineOrigin Instance::origin() const {
   return made == nullptr ? MachineOrigin() : made->origin();
 }
 
-absl::Duration Instance::CpuTime() const {
+absl::Duration Instance::CpuTime() {
   Machine* const running = machine();
   if (running == nullptr) return absl::ZeroDuration();
-  const absl::StatusOr<absl::Duration> cpu = running->CpuTime();
+  absl::StatusOr<absl::Duration> cpu = running->CpuTime();
+  // What a machine that has just ended took is told with its end.
+  if (!cpu.ok() && AwaitExit(SteadyNow() + kExitFollows)) cpu = running->CpuTime();
   return cpu.ok() ? *cpu : absl::ZeroDuration();
 }
 

@@ -24,6 +24,10 @@
 
 namespace hearth::control {
 
+// A machine's end is reported soon after what it caused: a connection's end, a process that is
+// gone.
+constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
+
 absl::StatusOr<std::string> RandomBytes(size_t count);
 // FAILED_PRECONDITION that carries the error.
 absl::Status FunctionFailed(absl::string_view what, const hearth::v1::FunctionError& error);
@@ -117,8 +121,8 @@ class Instance final : public PoolMember, public std::enable_shared_from_this<In
   LogRelay& logs() { return logs_; }
   // Of one that was booted or restored.
   MachineOrigin origin() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // CPU time of the VMM so far; zero when it cannot be told.
-  absl::Duration CpuTime() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // CPU time of the VMM so far, or to its end; zero when it cannot be told.
+  absl::Duration CpuTime() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using MachineMaker = std::function<absl::StatusOr<std::unique_ptr<Machine>>(UniqueFd console)>;

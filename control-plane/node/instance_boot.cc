@@ -30,8 +30,6 @@ constexpr char kInstanceIdVariable[] = "HEARTH_INSTANCE_ID";
 constexpr size_t kEntropyBytes = 256;
 constexpr char kInitFailed[] = "the function failed to initialise";
 constexpr size_t kHostnameIdBytes = 12;  // Of a UUID's end, its most random part.
-// The machine's end follows on the connection's at once, when it was its cause.
-constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
 
 const ImageFile& KernelOf(const LocalNodeConfig& config, const VersionDescription& version) {
   return version.kernel.path.empty() ? config.kernel : version.kernel;

@@ -15,9 +15,7 @@
 namespace hearth::control {
 namespace {
 
-// Why a connection ended is known once its machine's end is reported: soon after if the machine was
-// the cause. If it was not, the machine is ended, and that too takes its time.
-constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
+// When the machine was not the cause of its connection's end, it is ended, and that takes its time.
 constexpr absl::Duration kKillTakes = absl::Seconds(2);
 
 // As user code and the AWS clients in it know one.

@@ -60,6 +60,22 @@ TEST_CASE("node: the wall clock set while an invocation runs ends nothing and ch
   CHECK(fixture.Invoke("two", &sink).ok());
 }
 
+TEST_CASE("node: a machine that is gone when its CPU time is asked for is billed to its end") {
+  FakeScript script;
+  std::shared_ptr<FakeWorld> world;
+  script.invoke = [&](const agent::v1::Invoke&, const std::string&) {
+    world->ends_untold = true;
+    return Succeed("answered");
+  };
+  NodeFixture fixture(script);
+  world = fixture.world;
+  StringSink sink;
+  const auto report = fixture.Invoke("x", &sink);
+  REQUIRE(report.ok());
+  CHECK(report->invocation.outcome() == hearth::v1::SUCCEEDED);
+  CHECK(report->invocation.usage().host().cpu_ns() > 0);
+}
+
 TEST_CASE("node: an invocation is served cold, and the next one warm by the same instance") {
   NodeFixture fixture;
   StringSink first_sink, second_sink;

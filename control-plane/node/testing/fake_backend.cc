@@ -96,12 +96,18 @@ class FakeMachine final : public Machine {
             .ready = absl::Microseconds(3),
             .vmm_version = world_->vmm_version.load()};
   }
-  absl::StatusOr<absl::Duration> CpuTime() override { return absl::Milliseconds(++cpu_); }
+  absl::StatusOr<absl::Duration> CpuTime() override {
+    absl::MutexLock lock(&mutex_);
+    if (world_->ends_untold && !exit_.has_value()) {
+      if (wake_) Wake();
+      return absl::UnavailableError("the fake machine has just ended");
+    }
+    return absl::Milliseconds(++cpu_);
+  }
 
   void Kill() override {
     absl::MutexLock lock(&mutex_);
-    const uint64_t one = 1;
-    if (wake_) (void)!write(wake_.get(), &one, sizeof(one));
+    if (wake_) Wake();
   }
   absl::Status Stop(absl::Time deadline) override {
     {
@@ -130,6 +136,11 @@ class FakeMachine final : public Machine {
   }
 
  private:
+  // Ends the agent's thread, and so the machine.
+  void Wake() {
+    const uint64_t one = 1;
+    (void)!write(wake_.get(), &one, sizeof(one));
+  }
   void End(MachineExit::Reason reason, std::string detail) {
     std::function<void(const MachineExit&)> callback;
     MachineExit exit{reason, std::move(detail)};
