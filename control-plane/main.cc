@@ -22,6 +22,7 @@
 #include "control-plane/snapshots/host.h"
 #include "vmm/base/host_memory.h"
 #include "vmm/base/status.h"
+#include "vmm/base/open_files.h"
 #include "vmm/base/unique_fd.h"
 
 #ifndef HEARTH_VERSION
@@ -219,6 +220,7 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.memory_capacity_mib = options.memory_mib;
   node.overcommit = options.overcommit;
   node.idle_pause = absl::Seconds(options.idle_pause);
+  node.max_instances = InstancesWithin(RaiseOpenFileLimit());
   node.idle_stop = absl::Seconds(options.idle_stop);
   node.queue_limit = options.queue_length;
   node.queue_wait = absl::Seconds(options.queue_wait);
@@ -247,8 +249,8 @@ absl::Status Serve(const Options& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalNode> node, MakeNode(options, *state));
   ASSIGN_OR_RETURN(const std::unique_ptr<ApiServer> server,
                    ApiServer::Start(options.socket, state.get(), node.get()));
-  spdlog::info("hearthd {} is ready: it serves {} with {} MiB for instances", HEARTH_VERSION,
-               options.socket, node->memory_capacity_mib());
+  spdlog::info("hearthd {} is ready: it serves {} with {} MiB for instances, {} at most",
+               HEARTH_VERSION, options.socket, node->memory_capacity_mib(), node->max_instances());
   int received = 0;
   while (sigwait(&signals, &received) == 0 && received == SIGHUP) {
     const absl::Status reloaded = server->ReloadImages();

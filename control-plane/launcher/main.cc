@@ -20,6 +20,7 @@
 #include "control-plane/launcher/limits.h"
 #include "control-plane/launcher/listener.h"
 #include "control-plane/launcher/server.h"
+#include "vmm/base/open_files.h"
 
 namespace hearth::launcher {
 namespace {
@@ -154,6 +155,7 @@ absl::StatusOr<ServerOptions> Prepare(const Arguments& arguments) {
 absl::Status Run(const Arguments& arguments) {
   ASSIGN_OR_RETURN(ServerOptions options, Prepare(arguments));
   ASSIGN_OR_RETURN(const auto loop, EventLoop::Create());
+  RaiseOpenFileLimit();      // A descriptor for each VMM; theirs is set when they are spawned.
   signal(SIGPIPE, SIG_IGN);  // Whoever reads the log may go.
   sigset_t ends;
   sigemptyset(&ends);

@@ -51,6 +51,7 @@ PoolConfig PoolConfigOf(const LocalNodeConfig& config) {
   PoolConfig pool;
   pool.capacity_mib = config.memory_capacity_mib;
   pool.overhead_mib = config.memory_overhead_mib;
+  pool.max_instances = config.max_instances;
   pool.queue_limit = config.queue_limit;
   pool.queue_wait = config.queue_wait;
   pool.idle_pause = config.idle_pause;
@@ -297,6 +298,8 @@ std::vector<hearth::v1::Instance> LocalNode::ListInstances() {
 }
 
 uint64_t LocalNode::memory_capacity_mib() const { return impl_->config.memory_capacity_mib; }
+
+size_t LocalNode::max_instances() const { return impl_->config.max_instances; }
 
 const BackendCapabilities& LocalNode::capabilities() const { return impl_->capabilities; }
 

@@ -19,6 +19,16 @@
 
 namespace hearth::control {
 
+// How many instances a process that may have `open_files` has descriptors for, beside all else that
+// it opens.
+constexpr size_t InstancesWithin(uint64_t open_files) {
+  // Of each: its control socket, its process or two, its agent and its console as long as it
+  // lives; and a few more while it is made.
+  constexpr uint64_t kOfInstance = 8;
+  constexpr uint64_t kOfAllElse = 256;
+  return open_files < kOfAllElse + kOfInstance ? 1 : (open_files - kOfAllElse) / kOfInstance;
+}
+
 // docs/limits.md lists these with what they imply.
 struct LocalNodeConfig {
   // Makes the machines (KvmBackend::Create in backend/kvm/kvm_backend.h).
@@ -36,6 +46,9 @@ struct LocalNodeConfig {
   double overcommit = 1;
   // What an instance costs beside its guest's memory.
   uint64_t memory_overhead_mib = 8;
+
+  // Instances at once, whatever their memory: see InstancesWithin().
+  size_t max_instances = SIZE_MAX;
 
   // How long an instance idles before its processors are stopped, and before it is ended. Zero
   // pauses or ends it at once.
@@ -108,6 +121,7 @@ class LocalNode final : public Node {
   void RetainSnapshots(const std::set<std::string>& version_uids) override;
   uint64_t memory_capacity_mib() const override;
 
+  size_t max_instances() const;
   const BackendCapabilities& capabilities() const;
 
  private:

@@ -76,6 +76,20 @@ TEST_CASE("node: a machine that is gone when its CPU time is asked for is billed
   CHECK(report->invocation.usage().host().cpu_ns() > 0);
 }
 
+TEST_CASE("node: as many instances as there are descriptors for, and one wherever there are few") {
+  CHECK(InstancesWithin(0) == 1);
+  CHECK(InstancesWithin(1024) == 96);
+  CHECK(InstancesWithin(524'288) == 65'504);
+  NodeFixture fixture;
+  fixture.config.max_instances = 1;
+  fixture.config.queue_limit = 0;
+  const auto held =
+      fixture.node().Reserve(fixture.default_version, absl::InfiniteFuture(), Cancellation());
+  REQUIRE(held.ok());
+  StringSink sink;
+  CHECK(absl::IsResourceExhausted(fixture.Invoke("x", &sink).status()));
+}
+
 TEST_CASE("node: an invocation is served cold, and the next one warm by the same instance") {
   NodeFixture fixture;
   StringSink first_sink, second_sink;

@@ -58,6 +58,7 @@ void Pool::Stop(const PoolMemberPtr& member, bool orderly, Actions* actions) {
   LeaveIdle(member);
   Move(*member, InstanceEvent::kStop);
   stopping_mib_ += CostOf(member->memory_mib());
+  ++stopping_;
   actions->push_back([this, member, orderly] { delegate_->StopMember(member, orderly); });
 }
 
@@ -123,8 +124,12 @@ bool Pool::GrantIdle(Waiter& waiter, Actions* actions) {
   return false;
 }
 
+bool Pool::Fits(uint64_t cost_mib, uint64_t used_mib, size_t instances) const {
+  return used_mib + cost_mib <= config_.capacity_mib && instances < config_.max_instances;
+}
+
 bool Pool::GrantNew(Waiter& waiter) {
-  if (used_mib_ + waiter.cost_mib > config_.capacity_mib) return false;
+  if (!Fits(waiter.cost_mib, used_mib_, members_.size())) return false;
   waiter.grant.member = (*waiter.factory)();
   waiter.grant.is_new = true;
   members_.insert(waiter.grant.member);
@@ -134,7 +139,8 @@ bool Pool::GrantNew(Waiter& waiter) {
 
 void Pool::MakeRoom(uint64_t cost_mib, Actions* actions) {
   // The longest unused go first, and no more than are needed besides those that are ending already.
-  while (used_mib_ - stopping_mib_ + cost_mib > config_.capacity_mib && !idle_.empty()) {
+  while (!Fits(cost_mib, used_mib_ - stopping_mib_, members_.size() - stopping_) &&
+         !idle_.empty()) {
     Stop(PoolMemberPtr(idle_.front()), false, actions);
   }
 }
@@ -184,7 +190,7 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
     Dispatch(&actions);
     if (!waiter.grant.member && queue_.size() > config_.queue_limit) {
       queue_.remove(&waiter);
-      waiter.refused = Busy(absl::StrCat("all of the node's memory is in use and ",
+      waiter.refused = Busy(absl::StrCat("this node has no room for another instance and ",
                                          config_.queue_limit, " invocations wait already"));
     }
     waits = !waiter.grant.member && waiter.refused.ok();
@@ -205,7 +211,7 @@ absl::StatusOr<PoolGrant> Pool::Acquire(const std::string& version, uint64_t mem
     while (!waiter.grant.member && waiter.refused.ok() && !cancelled) {
       if (!waiter.changed.WaitWithDeadline(&mutex_, deadline)) continue;
       if (!waiter.grant.member && waiter.refused.ok()) {
-        waiter.refused = Busy("no memory and no instance became free in time");
+        waiter.refused = Busy("no room and no instance became free in time");
       }
     }
     queue_.remove(&waiter);
@@ -274,6 +280,7 @@ void Pool::Gone(const PoolMemberPtr& member) {
     Move(*member, InstanceEvent::kGone);
     used_mib_ -= CostOf(member->memory_mib());
     stopping_mib_ -= CostOf(member->memory_mib());
+    --stopping_;
     Dispatch(&actions);
     gone_.SignalAll();
   }

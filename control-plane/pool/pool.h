@@ -27,6 +27,7 @@ namespace hearth::control {
 struct PoolConfig {
   uint64_t capacity_mib = 0;
   uint64_t overhead_mib = 0;  // Of each instance, beside its guest's memory.
+  size_t max_instances = SIZE_MAX;
   size_t queue_limit = 0;
   absl::Duration queue_wait;
   absl::Duration idle_pause;
@@ -173,6 +174,7 @@ class Pool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Pause(const PoolMemberPtr& member, Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GrantIdle(Waiter& waiter, Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Fits(uint64_t cost_mib, uint64_t used_mib, size_t instances) const;
   bool GrantNew(Waiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom(uint64_t cost_mib, Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dispatch(Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -191,7 +193,8 @@ class Pool {
 
   mutable absl::Mutex mutex_;
   uint64_t used_mib_ ABSL_GUARDED_BY(mutex_) = 0;      // Of all members.
-  uint64_t stopping_mib_ ABSL_GUARDED_BY(mutex_) = 0;  // Of those that are STOPPING.
+  uint64_t stopping_mib_ ABSL_GUARDED_BY(mutex_) = 0;  // Of those that are STOPPING,
+  size_t stopping_ ABSL_GUARDED_BY(mutex_) = 0;        // of which there are so many.
   std::set<PoolMemberPtr> members_ ABSL_GUARDED_BY(mutex_);
   std::list<PoolMemberPtr> idle_ ABSL_GUARDED_BY(mutex_);  // IDLE and PAUSED, last used at the end.
   std::list<Waiter*> queue_ ABSL_GUARDED_BY(mutex_);       // In order of arrival.

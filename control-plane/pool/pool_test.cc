@@ -87,8 +87,10 @@ class Recorder final : public PoolDelegate {
 };
 
 struct World {
-  explicit World(uint64_t capacity_mib = 400, size_t queue_limit = 8) {
+  explicit World(uint64_t capacity_mib = 400, size_t queue_limit = 8,
+                 size_t max_instances = SIZE_MAX) {
     PoolConfig config;
+    config.max_instances = max_instances;
     config.capacity_mib = capacity_mib;
     config.overhead_mib = 0;
     config.queue_limit = queue_limit;
@@ -155,6 +157,20 @@ TEST_CASE("pool: a spare instance takes memory that is free, and waits for none 
   CHECK(world.pool->CountOf("a").held == 2);
   CHECK(world.pool->CountOf("a").idle == 1);
   CHECK(world.pool->CountOf("b").idle == 1);
+}
+
+TEST_CASE(
+    "pool: no more instances than may be, whatever memory is left; one that idles makes room") {
+  World world(400, 8, 2);
+  auto first = world.Acquire("a");
+  auto second = world.Acquire("a");
+  REQUIRE((first.ok() && second.ok()));
+  CHECK(absl::IsResourceExhausted(world.Acquire("b", 100, absl::InfinitePast()).status()));
+  world.pool->Release(first->member, true, true);
+  const auto third = world.Acquire("b");
+  REQUIRE(third.ok());
+  CHECK(third->is_new);
+  CHECK(world.delegate.Stopped() == std::vector<std::string>{first->member->name()});
 }
 
 TEST_CASE("pool: what idles is paused, then stopped, and used in between is neither") {
