@@ -18,11 +18,12 @@
 #include "control-plane/api/server.h"
 #include "control-plane/api/state.h"
 #include "control-plane/backend/kvm/kvm_backend.h"
+#include "control-plane/log_lines.h"
 #include "control-plane/node/local_node.h"
 #include "control-plane/snapshots/host.h"
 #include "vmm/base/host_memory.h"
-#include "vmm/base/status.h"
 #include "vmm/base/open_files.h"
+#include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 
 #ifndef HEARTH_VERSION
@@ -219,8 +220,8 @@ absl::StatusOr<std::unique_ptr<LocalNode>> MakeNode(const Options& options, cons
   node.build = HEARTH_VERSION;
   node.memory_capacity_mib = options.memory_mib;
   node.overcommit = options.overcommit;
-  node.idle_pause = absl::Seconds(options.idle_pause);
   node.max_instances = InstancesWithin(RaiseOpenFileLimit());
+  node.idle_pause = absl::Seconds(options.idle_pause);
   node.idle_stop = absl::Seconds(options.idle_stop);
   node.queue_limit = options.queue_length;
   node.queue_wait = absl::Seconds(options.queue_wait);
@@ -274,7 +275,7 @@ int main(int argc, char** argv) {
   hearth::control::AddFlags(&app, &options);
   CLI11_PARSE(app, argc, argv);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("hearthd"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc);
+  spdlog::set_formatter(hearth::control::MakeLogFormatter());
   spdlog::set_level(spdlog::level::from_str(options.log_level));
   const absl::Status status = hearth::control::Serve(options);
   if (status.ok()) {
