@@ -8,6 +8,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -45,7 +46,8 @@ inline std::string Reason(const grpc::Status& status) { return Reason(Details(st
 
 class World {
  public:
-  World() {
+  // `opened` may change a state before it is served.
+  explicit World(std::function<void(State*)> opened = nullptr) : opened_(std::move(opened)) {
     char path[] = "/tmp/hearth-api-XXXXXX";
     REQUIRE(mkdtemp(path) != nullptr);
     folder = path;
@@ -70,6 +72,7 @@ class World {
     INFO(opened.status());
     REQUIRE(opened.ok());
     state = *std::move(opened);
+    if (opened_) opened_(state.get());
     node = std::make_unique<FakeNode>();
     auto started = ApiServer::Start(folder + "/socket", state.get(), node.get());
     INFO(started.status());
@@ -207,6 +210,7 @@ class World {
   std::unique_ptr<google::longrunning::Operations::Stub> operations;
 
  private:
+  const std::function<void(State*)> opened_;
   std::string artifact_;
 };
 

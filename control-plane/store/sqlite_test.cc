@@ -5,9 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "control-plane/store/sqlite_database.h"
 #include "control-plane/store/sqlite_stores.h"
@@ -33,6 +35,26 @@ hearth::v1::Invocation Ended(int number) {
   return invocation;
 }
 
+// Of a write-ahead log, https://www.sqlite.org/fileformat2.html#walformat: a frame that ends a
+// transaction says how many pages the database has then.
+size_t CommitsIn(const std::string& wal) {
+  constexpr size_t kHeader = 32, kFrameHeader = 24;
+  std::ifstream file(wal, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+  const auto number = [&](size_t at) {
+    uint32_t value = 0;
+    for (size_t i = at; i < at + 4; ++i) value = value << 8 | static_cast<uint8_t>(bytes[i]);
+    return value;
+  };
+  if (bytes.size() < kHeader) return 0;
+  const size_t frame = kFrameHeader + number(8);
+  size_t commits = 0;
+  for (size_t at = kHeader; at + frame <= bytes.size(); at += frame) {
+    if (number(at + 4) != 0) ++commits;
+  }
+  return commits;
+}
+
 // In a child: writes records until killed, and reports each number over `fd` after the store said
 // that it is kept.
 [[noreturn]] void WriteForever(const std::string& folder, int fd) {
@@ -53,6 +75,36 @@ hearth::v1::Invocation Ended(int number) {
 }
 
 }  // namespace
+
+TEST_CASE("sqlite: usage records that wait together are behind one sync") {
+  constexpr int kRecords = 64;
+  Folder folder;
+  auto ledger = OpenSqliteLedger(folder.name + "/l.db");
+  REQUIRE(ledger.ok());
+  const size_t before = CommitsIn(folder.name + "/l.db-wal");
+  {
+    // Who has the database open for writing keeps the ledger waiting for it.
+    auto other = SqliteDatabase::Open(folder.name + "/l.db", {{""}, 0});
+    REQUIRE(other.ok());
+    auto transaction = SqliteTransaction::Begin(**other, true);
+    REQUIRE(transaction.ok());
+    std::atomic<int> started{0}, failed{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kRecords; ++i) {
+      threads.emplace_back([&, i] {
+        ++started;
+        if (!(*ledger)->Append(Ended(i)).ok()) ++failed;
+      });
+    }
+    while (started < kRecords) std::this_thread::yield();
+    { const SqliteTransaction ended = *std::move(transaction); }
+    for (auto& thread : threads) thread.join();
+    CHECK(failed == 0);
+  }
+  const size_t commits = CommitsIn(folder.name + "/l.db-wal") - before;
+  CHECK(commits >= 1);
+  CHECK(commits < kRecords / 2);
+}
 
 TEST_CASE("sqlite: killed while writing, it opens again with all that was acknowledged") {
   Folder folder;
