@@ -110,8 +110,10 @@ void AddFlags(CLI::App* app, Options* options) {
                   "Seconds after which an idle instance is ended and its memory freed")
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
-  app->add_option("--queue-length", options->queue_length,
-                  "Invocations that may wait for an instance; more are refused at once")
+  app->add_option(
+         "--queue-length", options->queue_length,
+         "Invocations that may wait for an instance; more are refused at once. At most 256 "
+         "run and wait together, so a larger number bounds nothing")
       ->capture_default_str();
   app->add_option("--queue-wait", options->queue_wait,
                   "Seconds that an invocation may wait for an instance")
