@@ -108,9 +108,9 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
 
 absl::Status Instance::Unpark(const Cancellation& cancellation, RestoreTimes* times) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   const absl::Status status = CallRestore(times);
-  times->identity = absl::Now() - begin;
+  times->identity = SteadyNow() - begin;
   if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
   return ExplainRestore(status, cancellation);
 }

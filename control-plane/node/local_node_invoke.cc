@@ -79,7 +79,7 @@ Attempt RunOnce(Instance& instance, const std::shared_ptr<Instance>& shared,
   SessionInvocation invocation;
   invocation.invoke = MakeInvoke(version, request, attempt.begin);
   if (instance.TakeStoodStill()) {
-    invocation.invoke.set_wall_clock_unix_ns(absl::ToUnixNanos(attempt.begin));
+    invocation.invoke.set_wall_clock_unix_ns(absl::ToUnixNanos(absl::Now()));
   }
   invocation.payload = request.payload;
   invocation.max_response_bytes = context.config->max_response_bytes;
