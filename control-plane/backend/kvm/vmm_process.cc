@@ -384,14 +384,14 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       loop_->Remove(socket_.fd());
       socket_ = wire::FdSocket(UniqueFd());
       changed_.SignalAll();
-      const int pidfd = process_.pidfd.get();
-      const absl::Status added =
-          loop_->Add(pidfd, EPOLLIN, [self = shared_from_this(), pidfd](uint32_t) {
-            self->loop_->Remove(pidfd);
-            self->Finish({MachineExit::Reason::kLost, "the launcher was lost"});
-          });
-      if (added.ok()) return;
       exit.detail = "the launcher was lost";
+      // Where another process runs the guest, ours may be the launcher's own, which need not end.
+      const int pidfd = (create_ != 0 ? guest_ : process_).pidfd.get();
+      const auto finish = [self = shared_from_this(), pidfd, exit](uint32_t) {
+        self->loop_->Remove(pidfd);
+        self->Finish(exit);
+      };
+      if (pidfd >= 0 && loop_->Add(pidfd, EPOLLIN, finish).ok()) return;
     } else {
       // Who does not reap a process may not know its time when it was killed.
       final_cpu_ = std::max(final_cpu_, absl::Nanoseconds(exited->cpu_ns()));
