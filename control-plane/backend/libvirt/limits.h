@@ -40,6 +40,9 @@ inline constexpr size_t kMaxBlockStatsBytes = 256 * 1024;
 
 // For a QEMU that libvirt says it has destroyed, and for those that an earlier run left.
 inline constexpr int kProcessEndTimeoutMs = 10'000;
+// For a QEMU whose machine is ending, before it is killed past libvirt. Well below what hearthd
+// waits for an end (KvmBackendConfig::answer_timeout), and above what libvirt takes for one.
+inline constexpr uint64_t kKillAfterNs = 3'000'000'000;
 // A daemon that is silent for longer is taken for gone: the keepalive interval times one more than
 // the unanswered ones. Nobody waits longer for a connection either.
 inline constexpr int kKeepAliveSeconds = 5;

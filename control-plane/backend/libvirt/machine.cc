@@ -257,6 +257,25 @@ void Machine::End(vmm::v1::Exited::Reason reason, const std::string& detail) {
   why_.set_detail(detail);
   if (!worker_) return context_->loop->Post([this] { Finish(0); });
   worker_->Do([this] { TearDown(); });
+  KillLater();
+}
+
+// What the worker is at may wait for a QEMU that does not answer, for ever; when QEMU has gone, it
+// fails.
+void Machine::KillLater() {
+  auto timer = Timer::Create(context_->loop, [this] {
+    KillQemu();
+    killer_->Arm(kKillAfterNs);  // It may have been about to start.
+  });
+  if (!timer.ok()) return KillQemu();
+  killer_ = *std::move(timer);
+  killer_->Arm(kKillAfterNs);
+}
+
+void Machine::KillQemu() {
+  // What fails is seen by TearDown(), which waits for the end.
+  if (process_.pidfd) return Kill(process_).IgnoreError();
+  for (const QemuProcess& process : QemusOf(name_)) Kill(process).IgnoreError();
 }
 
 void Machine::TearDown() {
@@ -282,6 +301,7 @@ void Machine::TearDown() {
 }
 
 void Machine::Finish(uint64_t cpu_ns) {
+  killer_.reset();
   context_->reap();  // OnReaped() of this one is among what that calls.
   context_->domains->erase(name_);
   name_.clear();

@@ -102,6 +102,8 @@ class Machine {
   void GetStatistics(uint64_t id);
   void OnProcessEnded();
   void EndLater(uint64_t delay_ns, vmm::v1::Exited::Reason reason, const std::string& detail);
+  void KillLater();
+  void KillQemu();
   void TearDown();  // On the worker.
   void Finish(uint64_t cpu_ns);
   absl::Status EndingStatus() const;
@@ -124,7 +126,8 @@ class Machine {
   UniqueFd agent_;  // Until the machine is started.
   bool agent_sent_ = false;
   std::unique_ptr<ConsoleCopy> console_;
-  std::unique_ptr<Timer> timer_;  // Ends it when it expires.
+  std::unique_ptr<Timer> timer_;   // Ends it when it expires.
+  std::unique_ptr<Timer> killer_;  // Of one that is ending.
   vmm::v1::Exited why_;
   std::optional<Reaped> reaped_;
   bool running_ = false;

@@ -105,16 +105,16 @@ uint64_t Nanoseconds(const timeval& time) {
          static_cast<uint64_t>(time.tv_usec) * 1000;
 }
 
+absl::Status EndByForce(const QemuProcess& process) {
+  RETURN_IF_ERROR(Kill(process));
+  if (AwaitEnd(process, kProcessEndTimeoutMs)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("QEMU ", process.pid, " does not end"));
+}
+
 absl::Status EndOrphan(pid_t pid) {
   absl::StatusOr<UniqueFd> pidfd = OpenPidfd(pid);
   if (!pidfd.ok()) return absl::OkStatus();  // It is gone.
-  const QemuProcess process{pid, *std::move(pidfd)};
-  if (syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0) != 0 &&
-      errno != ESRCH) {
-    return ErrnoStatus(absl::StrCat("ending QEMU ", pid, ", which an earlier run left"));
-  }
-  if (AwaitEnd(process, kProcessEndTimeoutMs)) return absl::OkStatus();
-  return absl::DeadlineExceededError(absl::StrCat("QEMU ", pid, " does not end"));
+  return EndByForce({pid, *std::move(pidfd)});
 }
 
 }  // namespace
@@ -152,6 +152,14 @@ bool AwaitEnd(const QemuProcess& process, int timeout_ms) {
   return result > 0;
 }
 
+absl::Status Kill(const QemuProcess& process) {
+  if (syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0) == 0 ||
+      errno == ESRCH) {
+    return absl::OkStatus();
+  }
+  return ErrnoStatus(absl::StrCat("killing QEMU ", process.pid));
+}
+
 absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
   int found = 0;
   const std::string files = embedded_root + "/lib/qemu/";
@@ -181,14 +189,24 @@ absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
   return found;
 }
 
-absl::Status EndQemuOf(const std::string& domain) {
+std::vector<QemuProcess> QemusOf(const std::string& domain) {
+  std::vector<QemuProcess> found;
   for (const std::string& entry : Entries("/proc")) {
-    pid_t pid = -1;
-    if (absl::SimpleAtoi(entry, &pid) &&
-        absl::StrContains(CommandLineOf(entry), absl::StrCat("guest=", domain, ","))) {
-      RETURN_IF_ERROR(EndOrphan(pid));
+    QemuProcess process;
+    if (!absl::SimpleAtoi(entry, &process.pid) ||
+        !absl::StrContains(CommandLineOf(entry), absl::StrCat("guest=", domain, ","))) {
+      continue;
     }
+    absl::StatusOr<UniqueFd> pidfd = OpenPidfd(process.pid);
+    if (!pidfd.ok()) continue;  // It is gone.
+    process.pidfd = *std::move(pidfd);
+    found.push_back(std::move(process));
   }
+  return found;
+}
+
+absl::Status EndQemuOf(const std::string& domain) {
+  for (const QemuProcess& process : QemusOf(domain)) RETURN_IF_ERROR(EndByForce(process));
   return absl::OkStatus();
 }
 

@@ -32,11 +32,17 @@ uint64_t CpuNs(const QemuProcess& process);
 // True when it has ended in time.
 bool AwaitEnd(const QemuProcess& process, int timeout_ms);
 
+// SIGKILL. OK, too, when it has ended already.
+absl::Status Kill(const QemuProcess& process);
+
 // Kills the QEMUs that an earlier run with this embedded root left, and removes what the driver
 // keeps of them: it would take them over. How many there were.
 absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root);
 
-// Kills the QEMU of a domain that libvirt cannot destroy, if there is one.
+// The QEMU of a domain of ours, if there is one, by its command line: libvirt need not be asked.
+std::vector<QemuProcess> QemusOf(const std::string& domain);
+
+// Kills it when libvirt cannot destroy the domain, and waits for its end.
 absl::Status EndQemuOf(const std::string& domain);
 
 // What libvirt's driver keeps of domains that have ended: QEMU's logs. Of one, of all of ours.

@@ -130,6 +130,22 @@ def killed_busy(world):
     return [err.strip().splitlines()[0].strip()]
 
 
+@case("libvirt: a QEMU that answers nothing is ended in time, and the next invocation works", "libvirt")
+def hangs(world):
+    with Hearth(world.programs) as hearth:
+        hearth.deploy("echo")
+        hearth.invoke("echo")
+        (hung,) = hearth.vmms()
+        os.kill(hung, signal.SIGSTOP)
+        begin = time.monotonic()
+        # Whatever comes first, the instance's pause or its next invocation: libvirt waits for QEMU for ever.
+        hearth.cli("invoke", "echo", "--data", "{}")
+        await_true(lambda: hung not in hearth.vmms(), "its QEMU killed")
+        took = time.monotonic() - begin
+        check(hearth.invoke("echo", b'{"n": 1}')["payload"]["echo"] == {"n": 1}, "the next one works")
+    return [f"gone after {took:.1f} s"]
+
+
 def busy(hearth):
     return any(one["state"] == "BUSY" for one in hearth.json("list", "instances")["instances"])
 
