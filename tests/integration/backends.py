@@ -112,10 +112,10 @@ class Libvirt:
         return [str(path) for path in left]
 
     def left_at_end(self):
-        """All but the embedded driver's configuration and cache goes."""
-        kept = self.embed / "cache"
+        """All but the locks and the embedded driver's configuration and cache goes."""
+        stays = (self.files / "lock", self.embed / "lock", self.embed / "etc/qemu.conf")
         left = [path for path in self.files.rglob("*")
-                if not path.is_dir() and kept not in path.parents and path != self.embed / "etc/qemu.conf"]
+                if not path.is_dir() and self.embed / "cache" not in path.parents and path not in stays]
         left += [self._hearth.launcher_socket] if self._hearth.launcher_socket.exists() else []
         return [str(path) for path in left]
 

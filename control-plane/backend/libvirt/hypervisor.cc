@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "control-plane/backend/libvirt/embedded_uri.h"
 #include "control-plane/backend/libvirt/event_thread.h"
 #include "control-plane/backend/libvirt/qemu_process.h"
 #include "vmm/base/status.h"
@@ -88,9 +89,7 @@ absl::StatusOr<BlockBytes> Domain::GetBlockBytes() {
 }
 
 Hypervisor::Hypervisor(HypervisorOptions options, bool kvm)
-    : options_(std::move(options)),
-      kvm_(kvm),
-      embedded_(absl::StartsWith(options_.uri, "qemu:///embed")) {
+    : options_(std::move(options)), kvm_(kvm), embedded_(IsEmbedded(options_.uri)) {
   ConnectionOptions connection;
   connection.uri = options_.uri;
   connection.embedded = embedded_;

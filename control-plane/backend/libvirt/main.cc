@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "control-plane/backend/libvirt/cpu_commands.h"
+#include "control-plane/backend/libvirt/embedded_uri.h"
 #include "control-plane/backend/libvirt/server.h"
 #include "control-plane/backend/libvirt/tsc_rate.h"
 #include "control-plane/backend/libvirt/vsock_listener.h"
@@ -217,15 +218,14 @@ absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const bool kvm, ChooseKvm(options));
   // libvirt's own words on this standard error: errors only, unless its variables say otherwise.
   setenv("LIBVIRT_DEBUG", "error", /*overwrite=*/0);
-  const bool own_driver = options.uri.empty();
-  const bool embedded = own_driver || absl::StartsWith(options.uri, "qemu:///embed");
+  const bool own_root = options.uri.empty();
+  const bool embedded = own_root || IsEmbedded(options.uri);
+  // A daemon's QEMUs may be of another user, as may those that an operator has configured.
   ASSIGN_OR_RETURN(const std::unique_ptr<RunDirectory> files,
-                   RunDirectory::Open(options.run_directory, /*shared=*/!embedded));
-  std::string uri = options.uri;
-  if (own_driver) {
-    ASSIGN_OR_RETURN(uri, files->PrepareEmbedded());
-  }
+                   RunDirectory::Open(options.run_directory, /*shared=*/!own_root));
+  const std::string uri = own_root ? EmbeddedUri(files->EmbeddedFolder()) : options.uri;
   if (embedded) {
+    RETURN_IF_ERROR(files->PrepareEmbedded(EmbeddedRoot(uri)));
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return ErrnoStatus("prctl(SUBREAPER)");
     ASSIGN_OR_RETURN(const int removed, RemoveOrphans(EmbeddedRoot(uri)));
     if (removed > 0) Log(absl::StrCat("ended ", removed, " QEMUs that an earlier run left"));

@@ -19,8 +19,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "control-plane/backend/libvirt/domain_xml.h"
+#include "control-plane/backend/libvirt/embedded_uri.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "vmm/base/status.h"
 
@@ -118,11 +118,6 @@ absl::Status EndOrphan(pid_t pid) {
 }
 
 }  // namespace
-
-std::string EmbeddedRoot(absl::string_view uri) {
-  if (!absl::ConsumePrefix(&uri, "qemu:///embed?root=")) return "";
-  return std::string(uri.substr(0, uri.find('&')));
-}
 
 absl::StatusOr<QemuProcess> FindQemu(const std::string& uri, const std::string& domain) {
   const std::string file = absl::StrCat(FoldersOf(uri).pids, "/", domain, ".pid");

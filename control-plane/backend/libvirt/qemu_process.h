@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "vmm/base/unique_fd.h"
 
 namespace hearth::libvirt {
@@ -19,9 +18,6 @@ struct QemuProcess {
   pid_t pid = -1;
   UniqueFd pidfd;
 };
-
-// The root= of qemu:///embed?root=FOLDER; empty for other URIs.
-std::string EmbeddedRoot(absl::string_view uri);
 
 // The process of a domain that runs, by the file in which libvirt's driver keeps its number.
 absl::StatusOr<QemuProcess> FindQemu(const std::string& uri, const std::string& domain);

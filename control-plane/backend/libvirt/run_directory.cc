@@ -52,6 +52,21 @@ absl::Status MakeFolder(const std::string& path, mode_t mode) {
   return absl::OkStatus();
 }
 
+// One that is there keeps its mode.
+absl::Status MakeMissing(const std::string& path) {
+  return access(path.c_str(), F_OK) == 0 ? absl::OkStatus() : MakeFolder(path, 0700);
+}
+
+// Never unlinked: who has opened the file meanwhile would lock one that nobody else sees.
+absl::StatusOr<UniqueFd> Lock(const std::string& folder, absl::string_view instead) {
+  const std::string path = folder + "/lock";
+  UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock) return ErrnoStatus(absl::StrCat("opening ", path));
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return lock;
+  return absl::AlreadyExistsError(
+      absl::StrCat("another hearth-libvirt uses ", folder, "; choose ", instead));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(const std::string& path,
@@ -64,12 +79,7 @@ absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(const std::stri
   }
   const mode_t mode = shared ? 0711 : 0700;
   RETURN_IF_ERROR(MakeFolder(folder, mode));
-  UniqueFd lock(open((folder + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!lock) return ErrnoStatus(absl::StrCat("opening ", folder, "/lock"));
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("another hearth-libvirt uses ", folder, "; choose another --run-directory"));
-  }
+  ASSIGN_OR_RETURN(UniqueFd lock, Lock(folder, "another --run-directory"));
   std::error_code ignored;
   fs::remove_all(folder + kMachines, ignored);
   fs::remove_all(folder + kKernels, ignored);
@@ -85,18 +95,23 @@ RunDirectory::~RunDirectory() {
   for (const char* part : {"/embed/run", "/embed/lib", "/embed/log"}) {
     fs::remove_all(path_ + part, ignored);
   }
-  fs::remove(path_ + "/lock", ignored);
 }
 
-absl::StatusOr<std::string> RunDirectory::PrepareEmbedded() {
-  const std::string root = path_ + "/embed";
-  RETURN_IF_ERROR(MakeFolder(root, 0700));
-  RETURN_IF_ERROR(MakeFolder(root + "/etc", 0700));
-  std::ofstream conf(root + "/etc/qemu.conf", std::ios::trunc);
+absl::Status RunDirectory::PrepareEmbedded(const std::string& root) {
+  if (!fs::path(root).is_absolute()) {
+    return absl::InvalidArgumentError(
+        "--uri: the embedded driver needs a folder: qemu:///embed?root=/FOLDER");
+  }
+  RETURN_IF_ERROR(MakeMissing(root));
+  ASSIGN_OR_RETURN(embedded_lock_, Lock(root, "--uri with another root"));
+  RETURN_IF_ERROR(MakeMissing(root + "/etc"));
+  const std::string path = root + "/etc/qemu.conf";
+  if (root != EmbeddedFolder() && access(path.c_str(), F_OK) == 0) return absl::OkStatus();
+  std::ofstream conf(path, std::ios::trunc);
   conf << kQemuConf;
   conf.close();
-  if (!conf) return absl::InternalError(absl::StrCat("writing ", root, "/etc/qemu.conf"));
-  return absl::StrCat("qemu:///embed?root=", root);
+  if (!conf) return absl::InternalError(absl::StrCat("writing ", path));
+  return absl::OkStatus();
 }
 
 std::string RunDirectory::AgentSocket(const std::string& domain) const {

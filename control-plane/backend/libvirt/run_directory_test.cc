@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -68,13 +69,11 @@ TEST_CASE("run directory: one program uses it at a time, and removes what it mad
     const auto second = RunDirectory::Open(folder.path, false);
     REQUIRE(absl::IsAlreadyExists(second.status()));
     CHECK(absl::StrContains(second.status().message(), "--run-directory"));
-    const std::string uri = *files->PrepareEmbedded();
-    CHECK(uri == "qemu:///embed?root=" + folder.path + "/embed");
-    CHECK(EmbeddedRoot(uri) == folder.path + "/embed");
+    CHECK(files->EmbeddedFolder() == folder.path + "/embed");
+    REQUIRE(files->PrepareEmbedded(files->EmbeddedFolder()).ok());
     std::ofstream(files->AgentSocket("hearth-x")) << "";
   }
   CHECK_FALSE(fs::exists(folder.path + "/machines"));
-  CHECK_FALSE(fs::exists(folder.path + "/lock"));
   CHECK(fs::exists(folder.path + "/embed/etc/qemu.conf"));
   // One that was killed leaves its sockets to the next.
   fs::create_directories(folder.path + "/machines");
@@ -83,15 +82,45 @@ TEST_CASE("run directory: one program uses it at a time, and removes what it mad
   CHECK(fs::is_empty(folder.path + "/machines"));
 }
 
+TEST_CASE("run directory: its lock is one file, however often it is let go") {
+  const Folder folder;
+  (*RunDirectory::Open(folder.path, false)).reset();
+  // Who has opened it before the next comes locks what that one holds.
+  const UniqueFd early(open((folder.path + "/lock").c_str(), O_RDWR | O_CLOEXEC));
+  REQUIRE(early);
+  (*RunDirectory::Open(folder.path, false)).reset();
+  const auto next = *RunDirectory::Open(folder.path, false);
+  CHECK(flock(early.get(), LOCK_EX | LOCK_NB) != 0);
+}
+
+TEST_CASE("run directory: any root of the embedded driver is prepared, for one program at a time") {
+  const Folder folder;
+  const std::string root = folder.path + "/an operator's/root";
+  const auto files = *RunDirectory::Open(folder.path + "/a", true);
+  REQUIRE(files->PrepareEmbedded(root).ok());
+  CHECK(absl::StrContains(Content(root + "/etc/qemu.conf"), "security_driver = \"none\""));
+  const auto other = *RunDirectory::Open(folder.path + "/b", true);
+  const absl::Status refused = other->PrepareEmbedded(root);
+  CHECK(absl::IsAlreadyExists(refused));
+  CHECK(absl::StrContains(refused.message(), root));
+  CHECK(absl::IsInvalidArgument(other->PrepareEmbedded("")));
+  CHECK(absl::IsInvalidArgument(other->PrepareEmbedded("root")));
+}
+
+TEST_CASE("run directory: an operator's root keeps its mode and its configuration") {
+  const Folder folder;
+  const std::string root = folder.path + "/root";
+  fs::create_directories(root + "/etc");
+  fs::permissions(root, fs::perms(0755));
+  std::ofstream(root + "/etc/qemu.conf") << "user = \"operator\"\n";
+  REQUIRE((*RunDirectory::Open(folder.path + "/run", true))->PrepareEmbedded(root).ok());
+  CHECK(fs::status(root).permissions() == fs::perms(0755));
+  CHECK(Content(root + "/etc/qemu.conf") == "user = \"operator\"\n");
+}
+
 TEST_CASE("run directory: a path too long for its sockets is refused") {
   const auto opened = RunDirectory::Open("/tmp/" + std::string(60, 'x'), false);
   CHECK(absl::IsInvalidArgument(opened.status()));
-}
-
-TEST_CASE("qemu: only the embedded driver has a root") {
-  CHECK(EmbeddedRoot("qemu:///embed?root=/run/x") == "/run/x");
-  CHECK(EmbeddedRoot("qemu:///embed?root=/run/x&a=b") == "/run/x");
-  CHECK(EmbeddedRoot("qemu:///system").empty());
 }
 
 TEST_CASE("qemu: what the driver kept of our domains is removed, others' is not") {

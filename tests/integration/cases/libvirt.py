@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 from harness import HERE, Hearth, await_true, check, check_in
@@ -144,6 +145,15 @@ def hangs(world):
         took = time.monotonic() - begin
         check(hearth.invoke("echo", b'{"n": 1}')["payload"]["echo"] == {"n": 1}, "the next one works")
     return [f"gone after {took:.1f} s"]
+
+
+@case("libvirt: a root of the embedded driver that an operator names is prepared as our own", "libvirt")
+def operators_root(world):
+    with tempfile.TemporaryDirectory(prefix="hearth root-") as folder:
+        uri = "qemu:///embed?root=" + urllib.parse.quote(f"{folder}/libvirt")
+        with Hearth(world.programs, launcher_extra=["--uri", uri]) as hearth:
+            hearth.deploy("echo")
+            check(hearth.invoke("echo", b'{"n": 1}')["payload"]["echo"] == {"n": 1}, "it works")
 
 
 def busy(hearth):
