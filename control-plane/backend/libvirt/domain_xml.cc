@@ -5,7 +5,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/strings/substitute.h"
+#include "control-plane/backend/libvirt/embedded_uri.h"
 #include "control-plane/backend/libvirt/limits.h"
 #include "vmm/base/status.h"
 #include "vmm/base/utf8.h"
@@ -71,6 +73,17 @@ bool IsUuid(absl::string_view text) {
 
 std::string NameOf(const DomainSpec& spec) { return absl::StrCat(kDomainPrefix, spec.uuid); }
 
+bool IsDomainName(absl::string_view name) {
+  return absl::ConsumePrefix(&name, kDomainPrefix) && IsUuid(name);
+}
+
+// Nothing in it has a meaning in XML, or can be written in another way.
+std::string OwnerTag(absl::string_view run_directory) { return PercentEncode(run_directory); }
+
+bool IsOwner(absl::string_view element, absl::string_view owner) {
+  return absl::StrContains(element, absl::StrCat(">", owner, "</"));
+}
+
 std::string TargetOf(size_t disk) {
   return absl::StrCat("vd", std::string(1, static_cast<char>('a' + disk)));
 }
@@ -111,6 +124,7 @@ absl::StatusOr<std::string> EscapeXml(absl::string_view text) {
 
 absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
   RETURN_IF_ERROR(Check(spec));
+  ASSIGN_OR_RETURN(const std::string owner, EscapeXml(spec.owner));
   ASSIGN_OR_RETURN(const std::string kernel, EscapeXml(spec.kernel_path));
   ASSIGN_OR_RETURN(const std::string command_line, EscapeXml(spec.command_line));
   ASSIGN_OR_RETURN(const std::string agent, EscapeXml(spec.agent_socket));
@@ -147,6 +161,7 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
       "<domain type='$0'>\n"
       "<name>$1$7</name>\n"
       "<uuid>$7</uuid>\n"
+      "<metadata><hearth:owner xmlns:hearth='$9'>$8</hearth:owner></metadata>\n"
       "<memory unit='MiB'>$2</memory>\n"
       "<vcpu>$3</vcpu>\n"
       "<os><type arch='x86_64' machine='microvm'>hvm</type>$4</os>\n"
@@ -161,7 +176,7 @@ absl::StatusOr<std::string> DomainXml(const DomainSpec& spec) {
       "</devices>\n"
       "</domain>\n",
       spec.kvm ? "kvm" : "qemu", kDomainPrefix, spec.memory_mib, spec.vcpu_count, boot,
-      spec.kvm ? "host-passthrough" : "maximum", devices, spec.uuid);
+      spec.kvm ? "host-passthrough" : "maximum", devices, spec.uuid, owner, kOwnerNamespace);
 }
 
 }  // namespace hearth::libvirt

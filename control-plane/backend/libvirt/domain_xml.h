@@ -12,6 +12,8 @@
 namespace hearth::libvirt {
 
 inline constexpr char kDomainPrefix[] = "hearth-";
+// Of the element in a domain's <metadata> that says which hearth-libvirt has made it.
+inline constexpr char kOwnerNamespace[] = "urn:hearth:owner";
 
 struct DiskSpec {
   std::string serial;
@@ -19,8 +21,9 @@ struct DiskSpec {
 };
 
 struct DomainSpec {
-  std::string uuid;  // The domain's; its name is kDomainPrefix and this.
-  bool kvm = false;  // Else QEMU emulates the processor.
+  std::string uuid;   // The domain's; its name is kDomainPrefix and this.
+  std::string owner;  // The hearth-libvirt's (OwnerTag()).
+  bool kvm = false;   // Else QEMU emulates the processor.
   uint32_t memory_mib = 0;
   uint32_t vcpu_count = 1;
   // Empty for one that is restored: its kernel is in its memory.
@@ -39,6 +42,13 @@ struct DomainSpec {
 bool IsUuid(absl::string_view text);
 
 std::string NameOf(const DomainSpec& spec);
+// Whether `name` is one that NameOf() gives: an operator's own domain may be called "hearth-db".
+bool IsDomainName(absl::string_view name);
+
+// A hearth-libvirt is known by its run directory, of which there is one to each.
+std::string OwnerTag(absl::string_view run_directory);
+// Whether the owner's element, as libvirt tells it, is of that owner.
+bool IsOwner(absl::string_view element, absl::string_view owner);
 
 // The guest's name for a disk, which is also that of its group of descriptors: "vda", "vdb".
 std::string TargetOf(size_t disk);

@@ -126,6 +126,25 @@ TEST_CASE("xml: a UUID is told from what is none") {
   CHECK_FALSE(IsUuid(absl::string_view("0192f4a0-0000-7abc-8def-012345678\0ab", 36)));
 }
 
+TEST_CASE("xml: a domain is ours by its name and by its owner, both in full") {
+  DomainSpec spec = Small();
+  CHECK(IsDomainName(NameOf(spec)));
+  for (const char* name : {"hearth-db", "hearth-", "01890a5d-ac96-774b-bcce-b302099a8057",
+                           "hearth-01890a5d-ac96-774b-bcce-b302099a8057-2"}) {
+    CAPTURE(name);
+    CHECK_FALSE(IsDomainName(name));
+  }
+  spec.owner = OwnerTag("/run/an operator's <run>");
+  const std::string element =
+      "<hearth:owner xmlns:hearth='urn:hearth:owner'>/run/an%20operator%27s%20%3Crun%3E"
+      "</hearth:owner>";
+  CHECK(absl::StrContains(*DomainXml(spec), "<metadata>" + element + "</metadata>"));
+  CHECK(IsOwner(element, spec.owner));
+  CHECK_FALSE(IsOwner(element, OwnerTag("/run/an operator's")));
+  CHECK_FALSE(IsOwner(element, OwnerTag("s <run>")));
+  CHECK_FALSE(IsOwner("<owner/>", OwnerTag("/run")));
+}
+
 TEST_CASE("xml: a restored domain has no kernel of its own, and its id decides its name") {
   DomainSpec spec = Small();
   spec.kernel_path.clear();

@@ -6,6 +6,7 @@
 #include <libvirt/virterror.h>
 
 #include <cstdlib>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -144,17 +145,28 @@ absl::Status Hypervisor::Probe(_virConnect* connection) {
   return absl::OkStatus();
 }
 
+// An operator's domains, and those of another hearth-libvirt with this daemon, are not.
+bool Hypervisor::IsOurs(_virDomain* domain) const {
+  const char* const name = virDomainGetName(domain);
+  if (name == nullptr || !IsDomainName(name)) return false;
+  const std::unique_ptr<char, void (*)(void*)> owner(
+      virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, kOwnerNamespace, 0), free);
+  return owner != nullptr && IsOwner(owner.get(), options_.owner);
+}
+
 absl::Status Hypervisor::RemoveLeftovers(_virConnect* connection) {
   virDomainPtr* domains = nullptr;
   const int count = virConnectListAllDomains(connection, &domains, 0);
   if (count < 0) return LastError("listing the domains");
+  std::set<std::string> others;
   int removed = 0;
   absl::Status status;
   for (int i = 0; i < count; ++i) {
-    const char* const name = virDomainGetName(domains[i]);
-    const bool ours = name != nullptr && absl::StartsWith(name, kDomainPrefix);
     Domain domain(domains[i]);
-    if (!ours) continue;
+    if (!IsOurs(domains[i])) {
+      if (const char* const name = virDomainGetName(domains[i])) others.insert(name);
+      continue;
+    }
     ++removed;
     const bool persistent = virDomainIsPersistent(domains[i]) == 1;
     const absl::Status destroyed = domain.Destroy();
@@ -163,7 +175,7 @@ absl::Status Hypervisor::RemoveLeftovers(_virConnect* connection) {
   }
   free(domains);
   if (removed > 0) options_.log(absl::StrCat("removed ", removed, " domains that were left"));
-  if (status.ok()) RemoveLogs(options_.uri);
+  if (status.ok()) RemoveLogs(options_.uri, others);
   return status;
 }
 

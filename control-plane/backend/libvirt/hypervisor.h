@@ -48,6 +48,7 @@ class Domain {
 
 struct HypervisorOptions {
   std::string uri;
+  std::string owner;  // OwnerTag(): whose domains are ours.
   // Both are called on libvirt's thread.
   std::function<void(const std::string& domain, DomainEnd end)> on_ended;
   std::function<void()> on_lost;  // The connection, and with it every domain. Any thread.
@@ -87,6 +88,7 @@ class Hypervisor {
   absl::Status Prepare(_virConnect* connection);  // A new one.
   absl::Status Probe(_virConnect* connection) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status RemoveLeftovers(_virConnect* connection);
+  bool IsOurs(_virDomain* domain) const;
   void OnLifecycle(_virDomain* domain, int event, int detail) const;
 
   const HypervisorOptions options_;

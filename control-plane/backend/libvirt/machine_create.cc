@@ -171,6 +171,7 @@ void Machine::Begin(uint64_t id, absl::StatusOr<std::shared_ptr<Job>> job) {
   }
   if (!job.ok()) return Answer(id, job.status());
   DomainSpec& spec = (*job)->spec;
+  spec.owner = OwnerTag(context_->files->path());
   spec.agent_socket = context_->files->AgentSocket(NameOf(spec));
   if (const absl::Status possible = DomainXml(spec).status(); !possible.ok()) {
     return Answer(id, possible);

@@ -146,9 +146,11 @@ void OnSignals(EventLoop* loop, int fd, Running* running) {
 
 // Connects to libvirt on a thread of its own: it may probe QEMU, which we must reap meanwhile.
 absl::StatusOr<std::unique_ptr<Hypervisor>> OpenHypervisor(EventLoop* loop, const std::string& uri,
-                                                           bool kvm, Running* running) {
+                                                           const RunDirectory& files, bool kvm,
+                                                           Running* running) {
   HypervisorOptions options;
   options.uri = uri;
+  options.owner = OwnerTag(files.path());
   options.on_ended = [loop, running](const std::string& domain, DomainEnd end) {
     loop->Post([running, domain, end] {
       if (running->server != nullptr) running->server->OnDomainEnded(domain, end);
@@ -234,7 +236,7 @@ absl::Status Run(const Options& options) {
   RETURN_IF_ERROR(loop->Add(signals.get(), EPOLLIN,
                             [&](uint32_t) { OnSignals(loop.get(), signals.get(), &running); }));
   ASSIGN_OR_RETURN(const std::unique_ptr<Hypervisor> hypervisor,
-                   OpenHypervisor(loop.get(), uri, kvm, &running));
+                   OpenHypervisor(loop.get(), uri, *files, kvm, &running));
   if (running.ending) return absl::OkStatus();
   ServerOptions server_options;
   ASSIGN_OR_RETURN(server_options.listener, launcher::ListenFor(options.listen, options.allow_uid));

@@ -19,6 +19,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "control-plane/backend/libvirt/domain_xml.h"
 #include "control-plane/backend/libvirt/embedded_uri.h"
 #include "control-plane/backend/libvirt/limits.h"
@@ -28,6 +29,8 @@ namespace hearth::libvirt {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr size_t kShortNameBytes = 20;  // libvirt's VIR_DOMAIN_SHORT_NAME_MAX.
 
 // What can be read. The process behind a file of /proc may be gone by then: an iterator over the
 // file would throw.
@@ -71,6 +74,29 @@ DriverFolders FoldersOf(const std::string& uri) {
 
 std::string CommandLineOf(absl::string_view pid) {
   return ReadFile(absl::StrCat("/proc/", pid, "/cmdline"));
+}
+
+// The domain that a QEMU of libvirt's runs; empty for other processes.
+absl::string_view DomainOf(absl::string_view command_line) {
+  constexpr absl::string_view kGuest = "guest=";
+  const size_t at = command_line.find(kGuest);
+  if (at == absl::string_view::npos) return "";
+  command_line.remove_prefix(at + kGuest.size());
+  return command_line.substr(0, command_line.find(','));
+}
+
+// Files are named NAME.xml and the like; folders domain-NUMBER-NAME, with a part of the name only.
+bool IsOfOurs(absl::string_view entry) {
+  if (absl::StartsWith(entry, "qmp-")) return true;
+  if (!absl::ConsumePrefix(&entry, "domain-")) {
+    return IsDomainName(entry.substr(0, entry.find('.')));
+  }
+  constexpr absl::string_view kAnyName = "hearth-00000000-0000-0000-0000-000000000000";
+  const size_t dash = entry.find('-');
+  if (dash == absl::string_view::npos) return false;
+  entry.remove_prefix(dash + 1);
+  return entry.size() >= kShortNameBytes && entry.size() <= kAnyName.size() &&
+         IsDomainName(absl::StrCat(entry, kAnyName.substr(entry.size())));
 }
 
 absl::StatusOr<UniqueFd> OpenPidfd(pid_t pid) {
@@ -164,7 +190,7 @@ absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
     const std::string arguments = CommandLineOf(entry);
     // Each domain's secret lies in a folder of the driver's, and the socket of one that is only
     // asked what it can do.
-    const bool domain = absl::StrContains(arguments, absl::StrCat("guest=", kDomainPrefix)) &&
+    const bool domain = IsDomainName(DomainOf(arguments)) &&
                         absl::StrContains(arguments, absl::StrCat("\"", files, "domain-"));
     const bool asked = absl::StrContains(arguments, absl::StrCat("unix:", files, "qmp-"));
     if (!domain && !asked) continue;
@@ -174,11 +200,8 @@ absl::StatusOr<int> RemoveOrphans(const std::string& embedded_root) {
   for (const char* folder :
        {"/run/qemu", "/etc/qemu", "/log/qemu", "/lib/qemu", "/lib/qemu/channel/target"}) {
     for (const std::string& entry : Entries(embedded_root + folder)) {
-      const bool ours = absl::StartsWith(entry, kDomainPrefix) || absl::StartsWith(entry, "qmp-") ||
-                        (absl::StartsWith(entry, "domain-") &&
-                         absl::StrContains(entry, absl::StrCat("-", kDomainPrefix)));
       std::error_code ignored;
-      if (ours) fs::remove_all(absl::StrCat(embedded_root, folder, "/", entry), ignored);
+      if (IsOfOurs(entry)) fs::remove_all(absl::StrCat(embedded_root, folder, "/", entry), ignored);
     }
   }
   return found;
@@ -188,8 +211,7 @@ std::vector<QemuProcess> QemusOf(const std::string& domain) {
   std::vector<QemuProcess> found;
   for (const std::string& entry : Entries("/proc")) {
     QemuProcess process;
-    if (!absl::SimpleAtoi(entry, &process.pid) ||
-        !absl::StrContains(CommandLineOf(entry), absl::StrCat("guest=", domain, ","))) {
+    if (!absl::SimpleAtoi(entry, &process.pid) || DomainOf(CommandLineOf(entry)) != domain) {
       continue;
     }
     absl::StatusOr<UniqueFd> pidfd = OpenPidfd(process.pid);
@@ -209,11 +231,13 @@ void RemoveLog(const std::string& uri, const std::string& domain) {
   unlink(absl::StrCat(FoldersOf(uri).logs, "/", domain, ".log").c_str());
 }
 
-void RemoveLogs(const std::string& uri) {
+void RemoveLogs(const std::string& uri, const std::set<std::string>& others) {
   const std::string folder = FoldersOf(uri).logs;
   for (const std::string& entry : Entries(folder)) {
     // A log that was full has a number behind its name.
-    if (absl::StartsWith(entry, kDomainPrefix)) unlink(absl::StrCat(folder, "/", entry).c_str());
+    const std::string domain = entry.substr(0, entry.find('.'));
+    if (!IsDomainName(domain) || others.count(domain) != 0) continue;
+    unlink(absl::StrCat(folder, "/", entry).c_str());
   }
 }
 

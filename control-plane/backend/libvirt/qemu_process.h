@@ -5,7 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
-#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,9 +41,10 @@ std::vector<QemuProcess> QemusOf(const std::string& domain);
 // Kills it when libvirt cannot destroy the domain, and waits for its end.
 absl::Status EndQemuOf(const std::string& domain);
 
-// What libvirt's driver keeps of domains that have ended: QEMU's logs. Of one, of all of ours.
+// What libvirt's driver keeps of domains that have ended: QEMU's logs. Of one; of all that are
+// named as ours are, but for those that are there and another's.
 void RemoveLog(const std::string& uri, const std::string& domain);
-void RemoveLogs(const std::string& uri);
+void RemoveLogs(const std::string& uri, const std::set<std::string>& others);
 
 struct Reaped {
   pid_t pid = -1;

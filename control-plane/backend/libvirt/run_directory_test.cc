@@ -123,23 +123,51 @@ TEST_CASE("run directory: a path too long for its sockets is refused") {
   CHECK(absl::IsInvalidArgument(opened.status()));
 }
 
+constexpr char kOurs[] = "hearth-01890a5d-ac96-774b-bcce-b302099a8057";
+
 TEST_CASE("qemu: what the driver kept of our domains is removed, others' is not") {
   const Folder folder;
-  for (const char* sub : {"/run/qemu", "/lib/qemu/domain-3-hearth-a", "/lib/qemu/domain-4-b",
-                          "/lib/qemu/qmp-0N2P3X"}) {
+  for (const char* sub : {"/run/qemu", "/lib/qemu/domain-3-hearth-01890a5d-ac96",
+                          "/lib/qemu/domain-4-b", "/lib/qemu/domain-5-hearth-db",
+                          "/lib/qemu/domain-6-hearth-database-of-o", "/lib/qemu/qmp-0N2P3X"}) {
     fs::create_directories(folder.path + sub);
   }
-  for (const char* file : {"/run/qemu/hearth-a.xml", "/run/qemu/hearth-a.pid", "/run/qemu/b.xml",
-                           "/lib/qemu/domain-3-hearth-a/master-key.aes"}) {
-    std::ofstream(folder.path + file) << "";
+  const std::string ours = folder.path + "/run/qemu/" + kOurs;
+  for (const std::string& file :
+       {ours + ".xml", ours + ".pid", folder.path + "/run/qemu/b.xml",
+        folder.path + "/run/qemu/hearth-db.xml",
+        folder.path + "/lib/qemu/domain-3-hearth-01890a5d-ac96/master-key.aes"}) {
+    std::ofstream(file) << "";
   }
   CHECK(*RemoveOrphans(folder.path) == 0);
-  CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.xml"));
-  CHECK_FALSE(fs::exists(folder.path + "/run/qemu/hearth-a.pid"));
-  CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/domain-3-hearth-a"));
+  CHECK_FALSE(fs::exists(ours + ".xml"));
+  CHECK_FALSE(fs::exists(ours + ".pid"));
+  CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/domain-3-hearth-01890a5d-ac96"));
   CHECK_FALSE(fs::exists(folder.path + "/lib/qemu/qmp-0N2P3X"));
   CHECK(fs::exists(folder.path + "/run/qemu/b.xml"));
+  CHECK(fs::exists(folder.path + "/run/qemu/hearth-db.xml"));
   CHECK(fs::exists(folder.path + "/lib/qemu/domain-4-b"));
+  CHECK(fs::exists(folder.path + "/lib/qemu/domain-5-hearth-db"));
+  CHECK(fs::exists(folder.path + "/lib/qemu/domain-6-hearth-database-of-o"));
+}
+
+TEST_CASE(
+    "qemu: logs of ours that have ended are removed, others' and those of domains that run not") {
+  const Folder folder;
+  const std::string logs = folder.path + "/log/qemu/";
+  const std::string running = "hearth-01890a5d-ac96-774b-bcce-000000000000";
+  fs::create_directories(logs);
+  for (const std::string& file : {kOurs + std::string(".log"), kOurs + std::string(".log.0"),
+                                  running + ".log", std::string("hearth-db.log")}) {
+    std::ofstream(logs + file) << "";
+  }
+  RemoveLogs("qemu:///embed?root=" + folder.path, {running, "hearth-db"});
+  CHECK_FALSE(fs::exists(logs + kOurs + ".log"));
+  CHECK_FALSE(fs::exists(logs + kOurs + ".log.0"));
+  CHECK(fs::exists(logs + running + ".log"));
+  RemoveLogs("qemu:///embed?root=" + folder.path, {});
+  CHECK_FALSE(fs::exists(logs + running + ".log"));
+  CHECK(fs::exists(logs + "hearth-db.log"));
 }
 
 }  // namespace

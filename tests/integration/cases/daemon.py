@@ -2,6 +2,7 @@
 """hearth-libvirt with a libvirt daemon that is absent, stops, is killed or hangs: a clear error in time, and all works
 again when it is back. The daemon is the case's own; qemu:///system is the path to it for the case's processes only."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -29,6 +30,46 @@ DAEMON_CONFIGURATION = 'unix_sock_group = "root"\nauth_unix_ro = "none"\nauth_un
 # QEMU's user is ours, and owners, labels and cgroups stay as they are.
 QEMU_CONFIGURATION = ('user = "root"\ngroup = "root"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = "none"\n'
                       'cgroup_controllers = []\nnamespaces = []\nstdio_handler = "file"\n')
+
+
+FOREIGN = """<domain type='qemu'><name>hearth-db</name><memory unit='MiB'>16</memory>
+  <os><type arch='x86_64' machine='microvm'>hvm</type></os>
+  <devices><controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
+
+
+class Client:
+    """An operator's, for what there is no command of ours."""
+
+    PAUSED = 1  # VIR_DOMAIN_START_PAUSED
+
+    def __init__(self):
+        self._libvirt = ctypes.CDLL("libvirt.so.0")
+        for name in ("virConnectOpen", "virDomainDefineXML", "virDomainLookupByName"):
+            getattr(self._libvirt, name).restype = ctypes.c_void_p
+
+    def __enter__(self):
+        self._connection = ctypes.c_void_p(self._libvirt.virConnectOpen(b"qemu:///system"))
+        check(self._connection, "the operator's connection")
+        return self
+
+    def __exit__(self, *_):
+        self._libvirt.virConnectClose(self._connection)
+
+    def start(self, xml):
+        domain = ctypes.c_void_p(self._libvirt.virDomainDefineXML(self._connection, xml.encode()))
+        check(domain and self._libvirt.virDomainCreateWithFlags(domain, self.PAUSED) == 0, "the operator's domain starts")
+
+    def find(self, name):
+        return ctypes.c_void_p(self._libvirt.virDomainLookupByName(self._connection, name.encode()))
+
+    def runs(self, name):
+        domain = self.find(name)
+        return bool(domain) and self._libvirt.virDomainIsActive(domain) == 1
+
+    def remove(self, name):
+        domain = self.find(name)
+        self._libvirt.virDomainDestroy(domain)
+        self._libvirt.virDomainUndefine(domain)
 
 
 class Libvirtd:
@@ -196,3 +237,31 @@ def killed(world, whom):
                 check(not thread.is_alive(), "its client was told")
                 recover(hearth, whom)
             works(hearth)
+
+
+@case("daemon: an operator's domain named hearth-db and those of another hearth-libvirt survive the start of one", "libvirt")
+def foreign(world):
+    with Libvirtd(world) as daemon:
+        daemon.start()
+        with Client() as operator:
+            operator.start(FOREIGN)
+            # A restored domain: the daemon itself would end with its hearth-libvirt one that was booted.
+            with with_daemon(world, idle_pause=600) as other, with_daemon(world, idle_pause=600) as hearth:
+                for each in (other, hearth):
+                    each.deploy("echo")
+                    works(each)
+                theirs, ours = other.vmms(), hearth.vmms()
+                check(len(theirs) == 1 and len(ours) == 1, f"QEMUs: {theirs}, {ours}")
+                hearth.launcher.end(signal.SIGKILL)
+                hearth.start_launcher()
+                await_true(lambda: not set(ours) & set(hearth.vmms()), "what it had left, gone")
+                check_in("removed 1 domains that were left", hearth.launcher.tail())
+                check(operator.runs("hearth-db"), "the operator's domain runs")
+                check(Path("/var/log/libvirt/qemu/hearth-db.log").exists(), "its log is there")
+                check(other.vmms() == theirs, "the other's QEMU runs")
+                check(len(list(Path("/var/log/libvirt/qemu").glob("hearth-*-*.log"))) == 1, "its log is there, no other")
+                works(other)
+                works(hearth)
+                # What is left at the end of either is looked for in the daemon's folders, which are all's.
+                operator.remove("hearth-db")
+                check(other.cli("delete", "echo", "--yes")[0] == 0, "the other's function goes")
