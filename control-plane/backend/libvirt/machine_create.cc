@@ -149,8 +149,6 @@ absl::StatusOr<std::shared_ptr<Machine::Job>> Machine::ParseRestore(
   job->resume = request.resume();
   RETURN_IF_ERROR(TakeDisks(request.disks(), fds, &spec, &job->disks));
   if (request.has_console()) RETURN_IF_ERROR(AddConsole(request.console(), fds, job.get()));
-  RETURN_IF_ERROR(CheckSaved(saved, context_->hypervisor->version(), context_->kvm, context_->vsock,
-                             spec.disks, job->disks, request.has_console()));
   job->saved = saved;
   return job;
 }
@@ -197,6 +195,10 @@ absl::StatusOr<Domain> Machine::MakeDomain(Job& job) {
     ASSIGN_OR_RETURN(job.spec.kernel_path, context_->files->Kernel(job.kernel.get()));
     return context_->hypervisor->Create(job.spec, job.disks);
   }
+  // Only who is connected knows its versions, which may be others than before.
+  RETURN_IF_ERROR(context_->hypervisor->Connect());
+  RETURN_IF_ERROR(CheckSaved(*job.saved, context_->hypervisor->version(), context_->kvm,
+                             context_->vsock, job.spec.disks, job.disks, bool{job.console}));
   const std::string image = context_->files->ImageFile(name_);
   RETURN_IF_ERROR(WriteImage(*job.saved, job.memory.get(), image));
   absl::StatusOr<Domain> domain = context_->hypervisor->Restore(job.spec, job.disks, image);

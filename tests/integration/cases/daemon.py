@@ -15,6 +15,7 @@ from pathlib import Path
 from harness import HERE, Hearth, Skipped, await_true, check, check_in
 from .libvirt import busy, kill, recover
 from .registry import case, cases
+from .snapshots import snapshots, start_kind
 
 LIBVIRTD = Path("/usr/sbin/libvirtd")
 SOCKET = Path("/run/libvirt/libvirt-sock")
@@ -164,6 +165,22 @@ def absent(world):
             hearth.deploy("echo")
             works(hearth)
         return [" ".join(err.split())[:200]]
+
+
+@case("daemon: absent when hearth-libvirt starts, it costs no snapshot: when it has come, they are restored", "libvirt")
+def keeps_snapshots(world):
+    with Libvirtd(world) as daemon:
+        daemon.start()
+        with with_daemon(world) as hearth:
+            hearth.deploy("echo")
+            kept = snapshots(hearth)[0]["name"]
+            daemon.end(signal.SIGTERM)
+            hearth.launcher.end(signal.SIGTERM)
+            hearth.start_launcher()
+            told(hearth, "libvirt cannot open qemu:///system")
+            check([(one["name"], one["state"]) for one in snapshots(hearth)] == [(kept, "READY")], f"{snapshots(hearth)}")
+            daemon.start()
+            check(start_kind(hearth.invoke("echo")) == "RESTORED", "it serves")
 
 
 @cases("daemon: {} under an invocation: clients are told in time, and when it is back, all works", [
