@@ -2,6 +2,8 @@
 #include "bench/backends.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "control-plane/backend/kvm/kvm_backend.h"
@@ -29,13 +31,21 @@ const ModeResults* Find(const ColdStartResults& results, const std::string& func
 
 }  // namespace
 
-absl::StatusOr<control::BackendCapabilities> CapabilitiesOf(const std::string& backend) {
-  for (const control::BackendCapabilities& known :
-       {control::KvmBackendConfig().capabilities, control::LibvirtCapabilities()}) {
-    if (known.name == backend) return known;
+absl::StatusOr<control::BackendCapabilities> CapabilitiesOf(const BackendsOptions& options,
+                                                            const std::string& backend) {
+  control::KvmBackendConfig config;
+  if (backend == config.capabilities.name) return config.capabilities;
+  config.capabilities = control::LibvirtCapabilities();
+  if (backend != config.capabilities.name) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no backend \"", backend, "\"; there are kvm, libvirt"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("there is no backend \"", backend, "\"; there are kvm, libvirt"));
+  if (options.libvirt_socket.empty()) return config.capabilities;
+  config.launcher_socket = options.libvirt_socket;
+  ASSIGN_OR_RETURN(const std::unique_ptr<control::KvmBackend> asked,
+                   control::KvmBackend::Create(std::move(config)));
+  RETURN_IF_ERROR(asked->ListAlive().status());  // It is connected by then.
+  return asked->capabilities();
 }
 
 bool CanStart(const control::BackendCapabilities& capabilities, Mode mode) {
@@ -46,7 +56,7 @@ absl::StatusOr<std::vector<BackendResults>> RunBackends(
     const BackendsOptions& options, const std::function<void(const std::string&)>& progress) {
   std::vector<BackendResults> results(options.backends.size());
   for (size_t i = 0; i < results.size(); ++i) {
-    ASSIGN_OR_RETURN(results[i].capabilities, CapabilitiesOf(options.backends[i]));
+    ASSIGN_OR_RETURN(results[i].capabilities, CapabilitiesOf(options, options.backends[i]));
   }
   for (size_t i = 0; i < results.size(); ++i) {
     ColdStartOptions starts = options.starts;

@@ -19,6 +19,7 @@ struct BackendsOptions {
   ColdStartOptions starts;  // Its program to prepare is told the backend, too.
   // The first is what the others are held against.
   std::vector<std::string> backends = {"kvm", "libvirt"};
+  std::string libvirt_socket;  // hearth-libvirt's. Empty: it is not asked what its host can do.
 };
 
 struct BackendResults {
@@ -26,8 +27,10 @@ struct BackendResults {
   ColdStartResults starts;
 };
 
-// What hearthd states of it. INVALID_ARGUMENT: there is no such backend.
-absl::StatusOr<control::BackendCapabilities> CapabilitiesOf(const std::string& backend);
+// What hearthd states of it, which depends on the host for one. INVALID_ARGUMENT: there is no such
+// backend.
+absl::StatusOr<control::BackendCapabilities> CapabilitiesOf(const BackendsOptions& options,
+                                                            const std::string& backend);
 // False: its capabilities rule such a start out.
 bool CanStart(const control::BackendCapabilities& capabilities, Mode mode);
 

@@ -24,6 +24,7 @@ Example:
 struct BackendsCommand {
   StartsCommand starts;
   std::string backends = "kvm,libvirt";
+  std::string libvirt_socket;
   Output output;
   bool check = false;
 };
@@ -36,6 +37,7 @@ int Run(BackendsCommand* command) {
   BackendsOptions options;
   options.starts = command->starts.options;
   options.backends = absl::StrSplit(command->backends, ',');
+  options.libvirt_socket = command->libvirt_socket;
   const auto results = RunBackends(options, ShowProgress);
   if (!results.ok()) return Fail(results.status().message());
   const int printed =
@@ -56,6 +58,8 @@ void AddBackends(CLI::App* app, Commands* commands) {
   AddStarts(backends, "cold-boot,restored,waiting,warm", &command->starts);
   backends->add_option("--backends", command->backends, "The others are held against the first")
       ->capture_default_str();
+  backends->add_option("--libvirt-socket", command->libvirt_socket,
+                       "Where hearth-libvirt listens; it is asked what its host can do");
   AddOutput(backends, &command->output);
   backends->add_flag("--check", command->check, "Exit with 3 when a figure is missing");
   commands->push_back({backends, [command] { return Run(command.get()); }});

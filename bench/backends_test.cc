@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/backends.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
+#include <thread>
 
 #include "absl/strings/match.h"
+#include "hearth/launcher/v1/launcher.pb.h"
+#include "wire/fd_socket.h"
+#include "wire/limits.h"
 
 namespace hearth::bench {
 namespace {
@@ -27,7 +35,7 @@ BackendsOptions HashOnBoth() {
 std::vector<BackendResults> ResultsOf(const BackendsOptions& options) {
   std::vector<BackendResults> results(2);
   for (size_t i = 0; i < 2; ++i) {
-    results[i].capabilities = *CapabilitiesOf(options.backends[i]);
+    results[i].capabilities = *CapabilitiesOf(options, options.backends[i]);
     auto& modes = results[i].starts.functions["hash"];
     const double times = i == 0 ? 1 : 4;
     modes[Mode::kColdBoot] = Starts({130 * times, 131 * times, 140 * times}, 120);
@@ -39,8 +47,8 @@ std::vector<BackendResults> ResultsOf(const BackendsOptions& options) {
 }
 
 TEST_CASE("backends: what they can do is what hearthd states") {
-  const auto kvm = CapabilitiesOf("kvm");
-  const auto libvirt = CapabilitiesOf("libvirt");
+  const auto kvm = CapabilitiesOf({}, "kvm");
+  const auto libvirt = CapabilitiesOf({}, "libvirt");
   REQUIRE(kvm.ok());
   REQUIRE(libvirt.ok());
   CHECK(kvm->clones);
@@ -50,8 +58,46 @@ TEST_CASE("backends: what they can do is what hearthd states") {
   for (const Mode mode : {Mode::kColdBoot, Mode::kRestored, Mode::kWarm}) {
     CHECK(CanStart(*libvirt, mode));
   }
-  CHECK(CapabilitiesOf("xen").status().message() ==
+  CHECK(CapabilitiesOf({}, "xen").status().message() ==
         "there is no backend \"xen\"; there are kvm, libvirt");
+}
+
+// A hearth-libvirt on a host with vhost-vsock, as far as one session asks.
+void ServeOnce(int listener) {
+  wire::FdSocket session(UniqueFd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC)));
+  launcher::v1::Frame hello;
+  hello.mutable_hello()->set_min_version(wire::kLauncherMinVersion);
+  hello.mutable_hello()->set_max_version(wire::kLauncherMaxVersion);
+  hello.mutable_hello()->set_vsock(true);
+  session.BlockingSend(hello.SerializeAsString()).IgnoreError();
+  while (true) {
+    const absl::StatusOr<wire::FdFrame> received = session.BlockingReceive();
+    if (!received.ok()) return;
+    launcher::v1::Frame asked, listed;
+    if (!asked.ParseFromString(received->payload) || !asked.has_list()) continue;
+    listed.mutable_listed()->set_request(asked.list().request());
+    session.BlockingSend(listed.SerializeAsString()).IgnoreError();
+  }
+}
+
+TEST_CASE("backends: whether libvirt's agents are reached over vsock is asked of hearth-libvirt") {
+  BackendsOptions options;
+  options.libvirt_socket = "/tmp/hearth-bench-" + std::to_string(getpid());
+  CHECK_FALSE(CapabilitiesOf(options, "libvirt").ok());
+  const UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  options.libvirt_socket.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  REQUIRE(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+  REQUIRE(listen(listener.get(), 1) == 0);
+  std::thread server(ServeOnce, listener.get());
+  const auto asked = CapabilitiesOf(options, "libvirt");
+  server.join();
+  unlink(options.libvirt_socket.c_str());
+  REQUIRE(asked.ok());
+  CHECK(asked->vsock);
+  CHECK_FALSE(asked->clones);
+  CHECK_FALSE(CapabilitiesOf({}, "libvirt")->vsock);
 }
 
 TEST_CASE("backends: a backend that there is not is refused before anything is started") {
