@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every backend's machines do: run, stand still, tell what they use, end.
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include <catch2/catch.hpp>
@@ -50,6 +51,9 @@ TEST_CASE("capabilities are stated") {
   CHECK_FALSE(has.name.empty());
   // Restored at once any number of times, it must have survived being saved.
   if (has.clones) CHECK(has.survives_save);
+  if (const char* const transport = getenv("HEARTH_CONFORMANCE_TRANSPORT")) {
+    CHECK(has.vsock == (std::string(transport) == "vsock"));
+  }
   std::cout << std::boolalpha << "    backend " << has.name << ": clones " << has.clones
             << ", survives_save " << has.survives_save << ", hot_restore " << has.hot_restore
             << ", memory_sharing " << has.memory_sharing << ", vsock " << has.vsock << std::endl;

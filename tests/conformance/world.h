@@ -35,6 +35,7 @@ struct Footprint {
 //   HEARTH_CONFORMANCE_PID      its process
 //   HEARTH_CONFORMANCE_IMAGES   the image store
 //   HEARTH_CONFORMANCE_ROUNDS   of the case that looks for leaks
+//   HEARTH_CONFORMANCE_TRANSPORT  vsock or virtio-serial, when agents must be reached by that
 //   HEARTH_CONFORMANCE_DAEMON   set when a libvirt daemon runs the machines: the folder that their
 //                               command lines name
 class World {
