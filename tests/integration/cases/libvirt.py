@@ -17,6 +17,7 @@ from pathlib import Path
 from harness import HERE, Hearth, await_true, check, check_in
 from .kills import percent
 from .registry import case, cases
+from .snapshots import start_kind
 
 WORDFREQ = HERE.parent.parent / "examples/wordfreq"
 TOLD_SECONDS = 60  # So long a client may wait for the news that what served it was killed.
@@ -129,6 +130,23 @@ def killed_busy(world):
         check_in("signal 9", err)
         check(hearth.invoke("misbehave", b'{"do": "nothing"}')["payload"] == {"fine": True}, "the next one")
     return [err.strip().splitlines()[0].strip()]
+
+
+@case("libvirt: beside two busy instances one is booted ahead of demand, and the next invocation finds it warm", "libvirt")
+def ahead(world):
+    with Hearth(world.programs, extra=["--instances-ahead=1"]) as hearth:
+        hearth.deploy("echo", "--timeout", "600")
+        held = [subprocess.Popen([hearth.programs / "hearth", "--socket", hearth.socket, "invoke", "echo", "--data",
+                                  '{"sleep": 500}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+        try:
+            # It idles, and is paused soon.
+            states = lambda: [one["state"] for one in hearth.json("list", "instances")["instances"]]
+            await_true(lambda: states().count("BUSY") == 2 and {"IDLE", "PAUSED"} & set(states()), "one ahead", 180)
+            check(start_kind(hearth.invoke("echo")) == "WARM", "it was ready")
+        finally:
+            for one in held:
+                one.terminate()
+                one.wait()
 
 
 @case("libvirt: a QEMU that answers nothing is ended in time, and the next invocation works", "libvirt")
