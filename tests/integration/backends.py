@@ -5,6 +5,7 @@ One object belongs to one Hearth; what the class says holds for all. A case name
 backend has; `lacks` says which of that a backend has not, and why, and such a case is left out with that reason.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,18 @@ class Libvirt:
         self._hearth = hearth
         self.files = hearth.folder / "libvirt"
         self.embed = self.files / "embed"
+        # What the driver has found out about QEMU, which takes it seconds, and minutes in the testbed, serves all.
+        self.embed.mkdir(parents=True)
+        (self.embed / "cache").symlink_to(self.cache(hearth.programs.folder))
+
+    @staticmethod
+    def cache(folder):
+        """In the testbed what tests/conformance/run has kept there, if it has."""
+        cache = folder / "libvirt-embed-cache"
+        kept = Path(os.environ.get("HEARTH_TESTBED_OUT", "/nonexistent")) / "cache"
+        if not cache.exists():
+            shutil.copytree(kept, cache) if kept.is_dir() else cache.mkdir()
+        return cache
 
     def command(self):
         return [self._hearth.programs / "hearth-libvirt", f"--run-directory={self.files}", f"--accel={self.accel}"]
