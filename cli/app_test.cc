@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -148,7 +149,7 @@ TEST_CASE("invoke: payload and result of 6 MB pass, the file's ending names the 
   CHECK((stage.hearthd.invoke_payload == payload));
   CHECK(stage.hearthd.invoked.content_type() == "image/jpeg");
   CHECK(stage.hearthd.invoked.name() == "tenants/default/functions/f");
-  CHECK(stage.hearthd.invoked.idempotency_key().size() == 36);
+  CHECK(stage.hearthd.invoked.idempotency_key() == "");
   std::ifstream file(stage.folder / "out", std::ios::binary);
   std::stringstream bytes;
   bytes << file.rdbuf();
@@ -354,6 +355,23 @@ TEST_CASE("an interrupt gives up what is under way") {
   stage.interrupt.Raise();
   const Ended ended = stage.Run({"invoke", "f"});
   CHECK(ended.code == kExitInterrupted);
+}
+
+TEST_CASE("an interrupt ends an invocation that has started; one with a key is said to go on") {
+  for (const char* const key : {"", "k"}) {
+    Stage stage;
+    stage.hearthd.hold_response = true;
+    auto ended = std::async(std::launch::async, [&] {
+      return stage.Run({"invoke", "f", "--idempotency-key", key});
+    });
+    stage.hearthd.response_held.get_future().wait();
+    stage.interrupt.Raise();
+    stage.hearthd.client_left.get_future().wait();
+    const Ended interrupted = ended.get();
+    CHECK(interrupted.code == kExitInterrupted);
+    CHECK((interrupted.err.find("goes on") != std::string::npos) == (*key != '\0'));
+    CHECK(stage.hearthd.invoked.idempotency_key() == key);
+  }
 }
 
 }  // namespace

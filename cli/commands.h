@@ -54,7 +54,7 @@ struct InvokeOptions {
   std::optional<std::string> data;
   std::string content_type;     // Empty: guessed.
   std::string output_file;      // Empty: stdout.
-  std::string idempotency_key;  // Empty: one of our own.
+  std::string idempotency_key;  // Empty: none.
   std::string client_context;
   bool verbose = false;  // Tells where the time went.
 };

@@ -43,7 +43,8 @@ Examples:
 
 inline constexpr char kInvokeHelp[] =
     R"(The result goes to stdout or --output, all else to stderr. A payload is at most 6 MiB; without
-one, {} is sent. A repeated --idempotency-key answers the first one's result.
+one, {} is sent. A repeated --idempotency-key answers the first one's result; an invocation with one
+goes on when this command is interrupted, any other is ended.
 
 Examples:
   hearth invoke wordfreq --data '{"text": "to be or not to be"}'

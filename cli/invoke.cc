@@ -46,8 +46,8 @@ Result Run(Session& session, const FunctionRef& function, const InvokeOptions& o
   InvokeStreamRequest start;
   start.mutable_start()->set_name(function.Name());
   start.mutable_start()->set_content_type(payload.content_type);
-  start.mutable_start()->set_idempotency_key(
-      options.idempotency_key.empty() ? NewUuid() : options.idempotency_key);
+  // Only the user's own: an invocation with a key goes on when its client leaves.
+  start.mutable_start()->set_idempotency_key(options.idempotency_key);
   start.mutable_start()->set_client_context(options.client_context);
 
   Result result;
@@ -72,7 +72,12 @@ Result Run(Session& session, const FunctionRef& function, const InvokeOptions& o
     Failure failure;
     failure.exit_code = kExitInterrupted;
     failure.code = "CANCELLED";
-    failure.message = "interrupted; the invocation was given up";
+    if (options.idempotency_key.empty()) {
+      failure.message = "interrupted; the invocation was given up";
+    } else {
+      failure.message = "interrupted; an invocation with a key goes on";
+      failure.advice = {"The same command again waits for its answer."};
+    }
     throw CliError(std::move(failure));
   }
   if (!status.ok()) {

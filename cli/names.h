@@ -34,7 +34,7 @@ std::string LastSegment(const std::string& name);
 // The segment behind `collection`: ("tenants/t/functions/f/versions/3", "functions") -> "f".
 std::string SegmentOf(const std::string& name, const std::string& collection);
 
-// A random UUID (version 4), for request ids and idempotency keys.
+// A random UUID (version 4), for request ids.
 std::string NewUuid();
 
 }  // namespace hearth::cli

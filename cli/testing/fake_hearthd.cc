@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/testing/fake_hearthd.h"
 
+#include <chrono>
 #include <string>
+#include <thread>
 
 namespace hearth::cli {
 
@@ -132,7 +134,7 @@ class FakeHearthd::Services {
 
   struct Invocations final : v1::InvocationService::Service {
     explicit Invocations(FakeHearthd* fake) : fake(fake) {}
-    Status InvokeStream(ServerContext*,
+    Status InvokeStream(ServerContext* context,
                         grpc::ServerReaderWriter<v1::InvokeStreamResponse, v1::InvokeStreamRequest>*
                             stream) override {
       if (!fake->invoke_status.ok()) return fake->invoke_status;
@@ -144,6 +146,13 @@ class FakeHearthd::Services {
       v1::InvokeStreamResponse answer;
       answer.mutable_started()->set_content_type(fake->response_type);
       stream->Write(answer);
+      if (fake->hold_response) {
+        fake->response_held.set_value();
+        // A handler of this kind is told of a client that leaves only when it asks.
+        while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        fake->client_left.set_value();
+        return Status::CANCELLED;
+      }
       for (size_t sent = 0; sent < fake->response.size(); sent += 1'000'000) {
         answer.set_chunk(fake->response.substr(sent, 1'000'000));
         stream->Write(answer);

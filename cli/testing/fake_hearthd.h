@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -49,6 +50,8 @@ class FakeHearthd {
   std::string uploaded;            // All chunks.
   hearth::v1::UploadArtifactRequest::Header upload_header;
   std::string invoke_payload;
+  std::promise<void> response_held;  // With hold_response: `started` was said;
+  std::promise<void> client_left;    // and then the client left.
 
   // What is answered.
   bool function_exists = false;
@@ -60,7 +63,8 @@ class FakeHearthd {
   hearth::v1::Invocation invocation;
   std::string response;
   std::string response_type = "application/json";
-  bool cut_response = false;  // Ends the stream without `finished`.
+  bool cut_response = false;   // Ends the stream without `finished`.
+  bool hold_response = false;  // Says `started`, then nothing until the client has left.
   std::vector<hearth::v1::LogEntry> log;
   hearth::v1::QueryUsageResponse usage;
   hearth::v1::Snapshot snapshot;  // Without a name: there is none.
