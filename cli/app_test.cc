@@ -224,6 +224,55 @@ TEST_CASE("invoke: an answer without an end is no success") {
   CHECK(ended.out == "");
 }
 
+TEST_CASE(
+    "invoke: a connection that breaks in the middle may have run it; a reason says that it did "
+    "not") {
+  Stage stage;
+  stage.hearthd.invoke_status = {grpc::StatusCode::UNAVAILABLE, "Socket closed"};
+  const Ended broken = stage.Run({"invoke", "f"});
+  CHECK(broken.code == kExitInstanceLost);
+  CHECK(broken.err.find("Socket closed; the function may have run") != std::string::npos);
+  google::rpc::Status status;
+  status.set_code(grpc::StatusCode::UNAVAILABLE);
+  google::rpc::ErrorInfo info;
+  info.set_reason("BOOT_FAILED");
+  status.add_details()->PackFrom(info);
+  stage.hearthd.invoke_status = {grpc::StatusCode::UNAVAILABLE, "no KVM",
+                                 status.SerializeAsString()};
+  const Ended refused = stage.Run({"invoke", "f"});
+  CHECK(refused.code == kExitFailed);
+  CHECK(refused.err.find("may have run") == std::string::npos);
+}
+
+TEST_CASE("invoke: an --output that cannot be opened is told before anything runs") {
+  Stage stage;
+  const Ended ended = stage.Run({"invoke", "f", "--output", stage.folder / "none/out"});
+  CHECK(ended.code == kExitUsage);
+  CHECK(ended.err.find("No such file or directory") != std::string::npos);
+  CHECK(stage.Run({"invoke", "f", "--output", stage.folder.path}).code == kExitUsage);
+  CHECK(stage.hearthd.invoked.name() == "");
+}
+
+TEST_CASE("invoke: a result that cannot be written has an exit code of its own") {
+  Stage stage;
+  stage.hearthd.invocation = Finished(hearth::v1::SUCCEEDED);
+  stage.hearthd.response = "{}";
+  const Ended ended = stage.Run({"invoke", "f", "--output", "/dev/full"});
+  CHECK(ended.code == kExitResultLost);
+  CHECK(ended.err.find("/dev/full: No space left on device") != std::string::npos);
+  const Ended machines = stage.Run({"invoke", "f", "--output", "/dev/full", "--json"});
+  CHECK(json::parse(machines.out)["error"]["code"] == "RESULT_LOST");
+}
+
+TEST_CASE("invoke: of a result that is not whole no file is left") {
+  Stage stage;
+  stage.hearthd.invocation = Finished(hearth::v1::FUNCTION_ERROR);
+  stage.hearthd.response = "half";
+  CHECK(stage.Run({"invoke", "f", "--output", stage.folder / "out"}).code == kExitFunctionError);
+  CHECK_FALSE(std::filesystem::exists(stage.folder / "out"));
+  CHECK_FALSE(std::filesystem::exists(stage.folder / "out.partial"));
+}
+
 TEST_CASE("invoke: a payload that cannot be read is told before anything is sent") {
   Stage stage;
   CHECK(stage.Run({"invoke", "f", "--payload", stage.folder / "none"}).code == kExitUsage);

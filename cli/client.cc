@@ -28,7 +28,18 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& socket) {
   // The default authority of a Unix target is its path in percent-encoding, which some servers
   // refuse.
   arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
-  return grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
+  auto channel =
+      grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
+  // What fails from here on fails in the middle: a call that found nobody is told apart.
+  if (!channel->WaitForConnected(std::chrono::system_clock::now() +
+                                 std::chrono::seconds(kCallTimeoutSeconds))) {
+    failure.exit_code = kExitUnreachable;
+    failure.code = "UNAVAILABLE";
+    failure.message = "whoever listens on " + socket + " does not answer";
+    failure.advice = {"See that hearthd still runs (`hearth doctor`), then try again.", kElsewhere};
+    throw CliError(std::move(failure));
+  }
+  return channel;
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ inline constexpr int kExitFunctionError = 10;
 inline constexpr int kExitTimedOut = 11;
 inline constexpr int kExitOutOfMemory = 12;
 inline constexpr int kExitInstanceLost = 13;
+inline constexpr int kExitResultLost = 14;
 inline constexpr int kExitInterrupted = 130;
 
 // One failure in the user's words. Text and JSON are made from the same value.

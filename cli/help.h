@@ -15,7 +15,8 @@ inline constexpr char kHelp[] =
 Exit codes:
   0 done   1 refused or failed; nothing ran   2 wrong command line or hearth.json
   3 hearthd cannot be reached   4 not now, try later   130 interrupted
-  `invoke` only: 10 the function failed   11 timed out   12 out of memory   13 instance lost
+  `invoke` only: 10 the function failed   11 timed out   12 out of memory   13 it, or word of it, was
+  lost   14 it succeeded, but its result could not be written
 
 With --json there is one JSON document on stdout, errors too ({"error": {...}}).
 `hearth COMMAND --help` tells more about each.)";
@@ -52,7 +53,9 @@ Examples:
   curl -s example.org | hearth invoke wordfreq --payload - --content-type text/html
 
 Exit codes:
-  0 succeeded   10 the function failed   11 timed out   12 out of memory   13 instance lost
+  0 succeeded   10 the function failed   11 timed out   12 out of memory
+  13 its instance or the connection was lost: it may have run
+  14 it succeeded, but its result could not be written
   1 or 4: it did not start (4: try again later)   3 hearthd cannot be reached)";
 
 inline constexpr char kLogsHelp[] =

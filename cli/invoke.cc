@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `hearth invoke`: one run of a function, its result, and what is worth knowing about it.
-#include <atomic>
+#include <optional>
 #include <thread>
 
 #include "cli/commands.h"
@@ -35,6 +35,22 @@ void SendAll(Stream* stream, const InvokeStreamRequest& start, const std::string
     going = stream->Write(part);
   }
   stream->WritesDone();
+}
+
+CliError MayHaveRun(const FunctionRef& function, const std::string& why) {
+  Failure failure;
+  failure.exit_code = kExitInstanceLost;
+  failure.code = "DATA_LOSS";
+  failure.message = why + "; the function may have run";
+  failure.advice = {"`hearth list invocations " + function.function + "` shows what is known."};
+  return CliError(std::move(failure));
+}
+
+// hearthd's own errors have a reason, and mean that nothing ran. These codes without one are
+// gRPC's, for a connection that broke in the middle.
+bool Broke(const Failure& failure) {
+  return failure.reason.empty() && (failure.code == "UNAVAILABLE" || failure.code == "CANCELLED" ||
+                                    failure.code == "INTERNAL" || failure.code == "UNKNOWN");
 }
 
 Result Run(Session& session, const FunctionRef& function, const InvokeOptions& options,
@@ -82,19 +98,15 @@ Result Run(Session& session, const FunctionRef& function, const InvokeOptions& o
   }
   if (!status.ok()) {
     Failure failure = FromStatus(status, "invoke " + function.function);
+    if (Broke(failure)) {
+      throw MayHaveRun(function, "the connection to hearthd broke: " + status.error_message());
+    }
     if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
       failure.advice.push_back("`hearth deploy DIR` makes a function.");
     }
     throw CliError(std::move(failure));
   }
-  if (!finished) {
-    Failure failure;
-    failure.exit_code = kExitInstanceLost;
-    failure.code = "DATA_LOSS";
-    failure.message = "hearthd ended the answer before its end; the function may have run";
-    failure.advice = {"`hearth list invocations " + function.function + "` shows what is known."};
-    throw CliError(std::move(failure));
-  }
+  if (!finished) throw MayHaveRun(function, "hearthd ended the answer before its end");
   return result;
 }
 
@@ -231,12 +243,7 @@ nlohmann::json ResultJson(const Result& result, bool with_payload) {
   return json;
 }
 
-void Deliver(Session& session, const InvokeOptions& options, const Result& result) {
-  if (!options.output_file.empty()) {
-    WriteFile(options.output_file, result.payload);
-    return;
-  }
-  const Terminal& terminal = session.terminal;
+void Show(const Terminal& terminal, const Result& result) {
   if (terminal.out_is_tty &&
       (!IsUtf8(result.payload) || result.payload.find('\033') != std::string::npos)) {
     terminal.err << "  -->    the result is " << SafeText(result.content_type) << ", "
@@ -248,8 +255,6 @@ void Deliver(Session& session, const InvokeOptions& options, const Result& resul
   if (terminal.out_is_tty && !result.payload.empty() && result.payload.back() != '\n') {
     terminal.out << "\n";
   }
-  terminal.out.flush();
-  if (!terminal.out) throw LocalError("cannot write the result to stdout");
 }
 
 }  // namespace
@@ -257,6 +262,8 @@ void Deliver(Session& session, const InvokeOptions& options, const Result& resul
 int Invoke(Session& session, const InvokeOptions& options) {
   const FunctionRef function = ParseFunctionRef(options.name, session.options.tenant);
   const Payload payload = ReadPayload(options);
+  std::optional<ResultFile> file;
+  if (!options.output_file.empty()) file.emplace(options.output_file);
   Result result;
   {
     ProgressLine progress(session.terminal);
@@ -267,14 +274,18 @@ int Invoke(Session& session, const InvokeOptions& options) {
     result = Run(session, function, options, payload);
   }
   const int exit_code = Describe(result.invocation.outcome()).exit_code;
+  const bool succeeded = exit_code == kExitOk;
   // Unless it succeeded the bytes are not a whole response.
-  if (exit_code == kExitOk && (!session.options.json || !options.output_file.empty())) {
-    Deliver(session, options, result);
-  }
+  if (succeeded && file) file->Keep(result.payload);
+  const Terminal& terminal = session.terminal;
   if (session.options.json) {
-    session.terminal.out << JsonText(ResultJson(result, options.output_file.empty()));
-  } else if (!session.options.quiet || exit_code != kExitOk) {
-    Remark(session.terminal, function, result.invocation, options.verbose);
+    terminal.out << JsonText(ResultJson(result, /*with_payload=*/!file));
+  } else if (succeeded && !file) {
+    Show(terminal, result);
+  }
+  if (!terminal.out.flush() && succeeded) throw ResultLost("stdout");
+  if (!session.options.json && (!session.options.quiet || !succeeded)) {
+    Remark(terminal, function, result.invocation, options.verbose);
   }
   return exit_code;
 }

@@ -10,9 +10,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "cli/json.h"
 
@@ -91,21 +91,41 @@ Payload ReadPayload(const InvokeOptions& options) {
   return payload;
 }
 
-void WriteFile(const std::string& path, const std::string& bytes) {
+ResultFile::ResultFile(const std::string& path) : path_(path) {
   // /dev/null, a pipe: nothing to be renamed.
   std::error_code error;
   const bool special =
       std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error);
-  const std::string target = special ? path : path + ".partial";
-  std::ofstream file(target, std::ios::binary | std::ios::trunc);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (!file || (!special && std::rename(target.c_str(), path.c_str()) != 0)) {
-    const std::string why = std::strerror(errno);
-    if (!special) unlink(target.c_str());
-    throw LocalError("cannot write " + path + ": " + why,
-                     {"The function ran; only its result was lost. Choose another --output."});
+  written_ = special ? path : path + ".partial";
+  file_ = std::fopen(written_.c_str(), "wbe");
+  if (file_ == nullptr) {
+    throw UsageError("cannot write " + path + ": " + std::strerror(errno),
+                     {"Nothing was run. Choose another --output."});
   }
+}
+
+ResultFile::~ResultFile() {
+  if (file_ != nullptr) std::fclose(file_);
+  if (!kept_ && written_ != path_) unlink(written_.c_str());
+}
+
+void ResultFile::Keep(const std::string& bytes) {
+  errno = 0;
+  const bool wrote = std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size();
+  // Its buffer may be what does not fit.
+  const bool closed = std::fclose(std::exchange(file_, nullptr)) == 0;
+  kept_ =
+      wrote && closed && (written_ == path_ || std::rename(written_.c_str(), path_.c_str()) == 0);
+  if (!kept_) throw ResultLost(path_ + ": " + std::strerror(errno));
+}
+
+CliError ResultLost(const std::string& where) {
+  Failure failure;
+  failure.exit_code = kExitResultLost;
+  failure.code = "RESULT_LOST";
+  failure.message = "the function succeeded, but its result cannot be written to " + where;
+  failure.advice = {"It has run: run it again only if that does no harm."};
+  return CliError(std::move(failure));
 }
 
 }  // namespace hearth::cli
