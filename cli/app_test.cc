@@ -135,6 +135,16 @@ TEST_CASE("deploy: mistakes are found before anything is sent") {
   CHECK(stage.hearthd.calls.empty());
 }
 
+TEST_CASE("deploy: an interrupt cancels the operation, whenever it comes") {
+  Stage stage;
+  stage.hearthd.waits = 1000;
+  stage.hearthd.waited = [&] { stage.interrupt.Raise(); };
+  const Ended ended = stage.Run({"deploy", stage.MakeFunction()});
+  CHECK(ended.code == kExitInterrupted);
+  CHECK(ended.err.find("interrupted; the deployment was cancelled") != std::string::npos);
+  CHECK(stage.hearthd.calls.back() == "CancelOperation operations/1");
+}
+
 TEST_CASE("invoke: payload and result of 6 MB pass, the file's ending names the type") {
   Stage stage;
   stage.hearthd.invocation = Finished(hearth::v1::SUCCEEDED);

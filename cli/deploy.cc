@@ -9,6 +9,7 @@
 #include "cli/format.h"
 #include "cli/json.h"
 #include "cli/names.h"
+#include "cli/operation.h"
 #include "cli/pack.h"
 
 namespace hearth::cli {
@@ -19,9 +20,6 @@ using google::longrunning::Operation;
 using hearth::v1::CreateVersionMetadata;
 
 constexpr size_t kChunkBytes = 1024 * 1024;
-// How long one call waits for an operation; between two of them the progress is shown.
-constexpr double kWaitSeconds = 10;
-constexpr double kWaitShowingSeconds = 0.2;
 
 double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -80,11 +78,13 @@ class Deployment {
     *request.mutable_version()->mutable_spec() = spec;
     request.set_keep_live(keep_live);
     request.set_request_id(NewUuid());
-    Operation operation;
-    session_.client().Call(What(), [&](grpc::ClientContext* context) {
-      return session_.client().functions->CreateVersion(context, request, &operation);
-    });
-    operation = Follow(operation);
+    const Operation operation = RunOperation(
+        session_, {What(), "deployment",
+                   [&](grpc::ClientContext* context, Operation* started) {
+                     return session_.client().functions->CreateVersion(context, request, started);
+                   },
+                   [&](const Operation& so_far) { ShowStage(so_far); }});
+    progress_.Clear();
     CreateVersionMetadata metadata;
     if (operation.metadata().UnpackTo(&metadata)) {
       for (const auto& stage : metadata.finished()) {
@@ -199,42 +199,6 @@ class Deployment {
     const grpc::Status status = writer->Finish();
     if (!status.ok()) throw CliError(FromStatus(status, "upload " + function_.function));
     return artifact.name();
-  }
-
-  // Waits for the operation's end. Interrupted, it has the operation cancelled.
-  Operation Follow(Operation operation) {
-    Client& client = session_.client();
-    const double wait = session_.terminal.err_is_tty ? kWaitShowingSeconds : kWaitSeconds;
-    while (!operation.done()) {
-      ShowStage(operation);
-      google::longrunning::WaitOperationRequest request;
-      request.set_name(operation.name());
-      *request.mutable_timeout() = FromSeconds(wait);
-      const grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
-        return client.operations->WaitOperation(context, request, &operation);
-      });
-      if (client.interrupt()->raised()) Cancel(operation.name());
-      if (!status.ok()) throw CliError(FromStatus(status, What()));
-    }
-    progress_.Clear();
-    return operation;
-  }
-
-  [[noreturn]] void Cancel(const std::string& operation) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    google::longrunning::CancelOperationRequest request;
-    request.set_name(operation);
-    google::protobuf::Empty empty;
-    const grpc::Status status =
-        session_.client().operations->CancelOperation(&context, request, &empty);
-    Failure failure;
-    failure.exit_code = kExitInterrupted;
-    failure.code = "CANCELLED";
-    failure.message = status.ok() ? "interrupted; the deployment was cancelled"
-                                  : "interrupted; the deployment could not be cancelled: " +
-                                        status.error_message();
-    throw CliError(std::move(failure));
   }
 
   void ShowStage(const Operation& operation) {

@@ -23,10 +23,11 @@ Interrupt::Scope::~Scope() {
   interrupt_->action_ = std::move(previous_);
 }
 
-void Interrupt::Raise() {
+bool Interrupt::Raise() {
   absl::MutexLock lock(&mutex_);
   raised_ = true;
   if (action_) action_();
+  return action_ != nullptr;
 }
 
 bool Interrupt::raised() const {
@@ -42,8 +43,8 @@ void Interrupt::WatchSignals() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::thread([this, set] {
     int signal = 0;
-    if (sigwait(&set, &signal) == 0) Raise();
-    if (sigwait(&set, &signal) == 0) _exit(kExitInterrupted);
+    if (sigwait(&set, &signal) == 0 && Raise()) sigwait(&set, &signal);
+    _exit(kExitInterrupted);
   }).detach();
 }
 

@@ -26,11 +26,13 @@ class Interrupt {
     std::function<void()> previous_;
   };
 
-  void Raise() ABSL_LOCKS_EXCLUDED(mutex_);
+  // False when there was no action: nothing is under way that would have to be ended in order.
+  bool Raise() ABSL_LOCKS_EXCLUDED(mutex_);
   bool raised() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Blocks SIGINT and SIGTERM in this thread and those it starts later, and starts the thread that
-  // takes them; a second signal ends the process at once. Call first in main.
+  // takes them. Where no action is registered, and at the second signal, the process ends at once.
+  // Call first in main.
   void WatchSignals();
 
  private:

@@ -6,6 +6,7 @@
 #include "cli/format.h"
 #include "cli/json.h"
 #include "cli/names.h"
+#include "cli/operation.h"
 #include "cli/pages.h"
 
 namespace hearth::cli {
@@ -13,9 +14,6 @@ namespace {
 
 using google::longrunning::Operation;
 using hearth::v1::Snapshot;
-
-constexpr double kWaitSeconds = 10;
-constexpr double kWaitShowingSeconds = 0.2;
 
 std::vector<Snapshot> AllOf(Session& session, const std::string& parent, int limit) {
   Client& client = session.client();
@@ -72,39 +70,6 @@ Snapshot Find(Session& session, const std::string& name) {
 }
 
 std::string Pages(int64_t pages) { return FormatBytes(pages * 4096); }
-
-Operation Follow(Session& session, Operation operation, const std::string& what) {
-  Client& client = session.client();
-  ProgressLine progress(session.terminal);
-  const double wait = session.terminal.err_is_tty ? kWaitShowingSeconds : kWaitSeconds;
-  while (!operation.done()) {
-    hearth::v1::RebuildSnapshotMetadata metadata;
-    if (!session.options.quiet && operation.metadata().UnpackTo(&metadata)) {
-      progress.Show("rebuild  " + what + " ... " + std::to_string(metadata.percent()) + " %");
-    }
-    google::longrunning::WaitOperationRequest request;
-    request.set_name(operation.name());
-    *request.mutable_timeout() = FromSeconds(wait);
-    const grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
-      return client.operations->WaitOperation(context, request, &operation);
-    });
-    if (client.interrupt()->raised()) {
-      google::longrunning::CancelOperationRequest cancel;
-      cancel.set_name(operation.name());
-      google::protobuf::Empty empty;
-      grpc::ClientContext context;
-      client.operations->CancelOperation(&context, cancel, &empty);
-      Failure failure;
-      failure.exit_code = kExitInterrupted;
-      failure.code = "CANCELLED";
-      failure.message = "interrupted; the old snapshot stays, if there was one";
-      throw CliError(std::move(failure));
-    }
-    if (!status.ok()) throw CliError(FromStatus(status, "rebuild " + what));
-  }
-  progress.Clear();
-  return operation;
-}
 
 }  // namespace
 
@@ -199,13 +164,23 @@ int RebuildSnapshot(Session& session, const SnapshotOptions& options) {
   hearth::v1::RebuildSnapshotRequest request;
   request.set_parent(version);
   request.set_request_id(NewUuid());
-  Operation operation;
-  client.Call("rebuild the snapshot of " + options.name, [&](grpc::ClientContext* context) {
-    return client.snapshots->RebuildSnapshot(context, request, &operation);
-  });
-  operation = Follow(session, operation, options.name);
+  const std::string what = "rebuild the snapshot of " + options.name;
+  ProgressLine progress(session.terminal);
+  const Operation operation =
+      RunOperation(session, {what, "rebuild",
+                             [&](grpc::ClientContext* context, Operation* started) {
+                               return client.snapshots->RebuildSnapshot(context, request, started);
+                             },
+                             [&](const Operation& so_far) {
+                               hearth::v1::RebuildSnapshotMetadata metadata;
+                               if (session.options.quiet || !so_far.metadata().UnpackTo(&metadata))
+                                 return;
+                               progress.Show("rebuild  " + options.name + " ... " +
+                                             std::to_string(metadata.percent()) + " %");
+                             }});
+  progress.Clear();
   if (operation.has_error()) {
-    throw CliError(FromRpcStatus(operation.error(), "rebuild the snapshot of " + options.name));
+    throw CliError(FromRpcStatus(operation.error(), what));
   }
   Snapshot snapshot;
   if (!operation.response().UnpackTo(&snapshot)) {

@@ -16,7 +16,7 @@ nlohmann::json AskLibvirt(const std::string& program, std::vector<std::string> a
   const std::string path = program.empty() ? FindProgram("hearth-libvirt") : program;
   if (path.empty()) return {{"missing", "hearth-libvirt is not installed"}};
   arguments.insert(arguments.begin(), path);
-  const absl::StatusOr<ProgramResult> ran = RunProgram(std::move(arguments), /*errors=*/true);
+  const absl::StatusOr<ProgramResult> ran = RunProgram(arguments, /*errors=*/true);
   if (!ran.ok()) return {{"missing", std::string(ran.status().message())}};
   nlohmann::json answer = nlohmann::json::parse(ran->output, nullptr, false);
   if (ran->wait_status == 0 && answer.is_object()) return answer;

@@ -81,7 +81,11 @@ void PrintDiagnosis(const Diagnosis& diagnosis, std::ostream& out) {
 
 int Doctor(Session& session, const DoctorOptions& options) {
   if (!options.baseline.empty()) return CompareHosts(session, options);
-  const Diagnosis diagnosis = Diagnose(session.options, options);
+  ProgressLine progress(session.terminal);
+  const Diagnosis diagnosis = Diagnose(session.options, options, [&](const std::string& what) {
+    if (!session.options.quiet) progress.Show("doctor   " + what);
+  });
+  progress.Clear();
   if (session.options.json) {
     session.terminal.out << JsonText(DiagnosisJson(diagnosis));
   } else {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <fstream>
 #include <sstream>
 
 #include "cli/app.h"
 #include "cli/doctor/host.h"
+#include "cli/doctor/programs.h"
 #include "cli/testing/fake_hearthd.h"
 
 namespace hearth::cli {
@@ -114,6 +117,39 @@ TEST_CASE("doctor: what libvirt needs is looked at, and what is missing is told 
         "hearth-libvirt does not run: libvirt.so.0: cannot open shared object file");
   CHECK(Named(CheckLibvirt(places), "qemu").text ==
         "qemu-system-x86_64 has no machine type microvm");
+}
+
+TEST_CASE(
+    "doctor: a program that hangs is ended at its time-out, and so is one that closed its output") {
+  for (const char* script : {"exec sleep 1000", "exec >/dev/null 2>&1; exec sleep 1000"}) {
+    const auto ran =
+        RunProgram({"/bin/sh", "-c", script}, /*errors=*/true, std::chrono::milliseconds(200));
+    CHECK(ran.status().code() == absl::StatusCode::kDeadlineExceeded);
+    CHECK(ran.status().message() == "/bin/sh did not end within 200 ms");
+  }
+}
+
+TEST_CASE("doctor: a program that is run ends at Ctrl-C, though we block the signal") {
+  sigset_t blocked, before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &blocked, &before);
+  const auto ran = RunProgram({"/bin/sh", "-c", "kill -INT $$; echo survived"}, /*errors=*/false);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  REQUIRE(ran.ok());
+  CHECK(WIFSIGNALED(ran->wait_status));
+  CHECK(ran->output == "");
+}
+
+TEST_CASE("doctor: what makes the making of VMs slow is told by name") {
+  const std::string mount = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw";
+  const Check slow = VmStartCheck("Y", mount + ",nsdelegate\n");
+  CHECK(slow.state == Check::State::kNote);
+  CHECK(slow.text.find("kvm.nx_huge_pages is Y") != std::string::npos);
+  CHECK(slow.advice.find("favordynmods") != std::string::npos);
+  CHECK(VmStartCheck("never", mount).state == Check::State::kGood);
+  CHECK(VmStartCheck("Y", mount + ",favordynmods\n").state == Check::State::kGood);
+  CHECK(VmStartCheck("Y", "23 1 0:21 / /sys rw - sysfs sysfs rw\n").state == Check::State::kGood);
 }
 
 struct Ran {

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "cli/doctor/cpu.h"
@@ -142,22 +144,50 @@ std::string Missing(const std::vector<Check>& checks) {
   return texts;
 }
 
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 }  // namespace
 
-Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options) {
+Check VmStartCheck(const std::string& nx_huge_pages, const std::string& mounts) {
+  bool favoured = true;  // Without cgroup2 there is nothing to be slow.
+  for (const absl::string_view line : absl::StrSplit(mounts, '\n')) {
+    // "... - cgroup2 SOURCE OPTIONS", proc_pid_mountinfo(5).
+    if (!absl::StrContains(line, " - cgroup2 ")) continue;
+    favoured = absl::StrContains(line, "favordynmods");
+    break;
+  }
+  if (favoured || nx_huge_pages == "never") {
+    return {"VM start", Check::State::kGood, "cgroups do not slow the making of VMs down", ""};
+  }
+  return {
+      "VM start", Check::State::kNote,
+      "cgroups may slow the making of each VM down, by up to tens of ms: kvm.nx_huge_pages is " +
+          nx_huge_pages + ", cgroup2 is mounted without favordynmods",
+      "mount -o remount,favordynmods /sys/fs/cgroup; or kvm.nx_huge_pages=never, on a processor "
+      "without the erratum iTLB multihit."};
+}
+
+Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options,
+                   const std::function<void(const std::string&)>& show) {
   const Backend only = options.backend == "kvm"       ? Backend::kKvm
                        : options.backend == "libvirt" ? Backend::kLibvirt
                                                       : Backend::kNone;
   Diagnosis diagnosis;
   std::vector<Check>& checks = diagnosis.checks;
   Measured measured;
+  show("measuring KVM ...");
   diagnosis.probe = RunProbe(options.probe, options.device);
   measured.kvm = JudgeProbe(diagnosis.probe, options.device);
   checks.push_back({"KVM", measured.kvm.usable ? Check::State::kGood : Check::State::kBad,
                     (measured.kvm.usable ? "usable: " : "not usable: ") + measured.kvm.why,
                     measured.kvm.advice});
+  show("asking libvirt about the processor ...");
   diagnosis.cpu = DescribeCpu(options.libvirt);
   checks.push_back(CpuCheck(diagnosis.cpu));
+  show("looking for what the backends need ...");
   const Check vmm = VmmCheck();
   std::vector<Check> libvirt;
   if (only != Backend::kKvm) libvirt = CheckLibvirt(UsualLibvirtPlaces());
@@ -181,6 +211,10 @@ Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options) {
   checks.push_back(MemoryCheck());
   checks.push_back(DiskCheck(options.folder));
   checks.push_back(CgroupCheck());
+  const std::string nx_huge_pages = ReadWord("/sys/module/kvm/parameters/nx_huge_pages");
+  if (!nx_huge_pages.empty()) {
+    checks.push_back(VmStartCheck(nx_huge_pages, ReadText("/proc/self/mountinfo")));
+  }
   checks.push_back(
       ProgramCheck("erofs", "mkfs.erofs", "erofs-utils", "which builds disks of code"));
   checks.push_back(DaemonCheck(global.socket));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -49,6 +50,12 @@ LibvirtPlaces UsualLibvirtPlaces();
 // Good or bad each; all must be good.
 std::vector<Check> CheckLibvirt(const LibvirtPlaces& places);
 
-Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options);
+// Whether cgroups slow KVM_CREATE_VM down: by the value of /sys/module/kvm/parameters/nx_huge_pages
+// and the text of /proc/self/mountinfo.
+Check VmStartCheck(const std::string& nx_huge_pages, const std::string& mounts);
+
+// `show` is told what is under way.
+Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options,
+                   const std::function<void(const std::string&)>& show);
 
 }  // namespace hearth::cli

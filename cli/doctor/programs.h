@@ -2,6 +2,7 @@
 // The programs that doctor looks for and runs.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,12 @@ struct ProgramResult {
   std::string output;   // Its standard output, with `errors` its standard error too.
 };
 
-// Runs command[0], a path, to its end. UNKNOWN when it cannot be started.
-absl::StatusOr<ProgramResult> RunProgram(std::vector<std::string> command, bool errors);
+// Many times what the slowest of them takes: a program that hangs is no reason to hang with it.
+inline constexpr std::chrono::seconds kProgramTimeout{60};
+
+// Runs command[0], a path, to its end. UNKNOWN when it cannot be started; DEADLINE_EXCEEDED when it
+// takes longer than `time_out`, and is killed.
+absl::StatusOr<ProgramResult> RunProgram(const std::vector<std::string>& command, bool errors,
+                                         std::chrono::milliseconds time_out = kProgramTimeout);
 
 }  // namespace hearth::cli

@@ -250,8 +250,15 @@ class FakeHearthd::Services {
 
   struct Operations final : google::longrunning::Operations::Service {
     explicit Operations(FakeHearthd* fake) : fake(fake) {}
+    Status CancelOperation(ServerContext*,
+                           const google::longrunning::CancelOperationRequest* request,
+                           google::protobuf::Empty*) override {
+      fake->calls.push_back("CancelOperation " + request->name());
+      return Status::OK;
+    }
     Status WaitOperation(ServerContext*, const google::longrunning::WaitOperationRequest* request,
                          google::longrunning::Operation* operation) override {
+      if (fake->waited) fake->waited();
       operation->set_name(request->name());
       v1::CreateVersionMetadata metadata;
       metadata.set_stage(v1::CreateVersionMetadata::BOOTING);

@@ -59,6 +59,7 @@ class FakeHearthd {
   grpc::Status upload_status;
   google::rpc::Status deploy_error;  // Code 0: none.
   int waits = 1;                     // WaitOperation answers "not done" so often.
+  std::function<void()> waited;      // Called by WaitOperation first.
   grpc::Status invoke_status;        // When not OK, answered before anything was read.
   hearth::v1::Invocation invocation;
   std::string response;
