@@ -32,19 +32,10 @@ void PrintImages(const Session& session, const std::vector<hearth::v1::Image>& i
 }  // namespace
 
 int ListImages(Session& session) {
-  Client& client = session.client();
   const auto items =
-      AllPages<hearth::v1::Image>(kAll, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListImagesRequest request;
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListImagesResponse response;
-        client.Call("list images", [&](grpc::ClientContext* context) {
-          return client.images->ListImages(context, request, &response);
-        });
-        out->insert(out->end(), response.images().begin(), response.images().end());
-        return response.next_page_token();
-      });
+      AllPages(session, "list images", kAll, *session.client().images,
+               &hearth::v1::ImageService::Stub::ListImages, hearth::v1::ListImagesRequest(),
+               &hearth::v1::ListImagesResponse::images);
   if (session.options.json) {
     PrintJson(session, "images", items);
   } else {
@@ -54,19 +45,10 @@ int ListImages(Session& session) {
 }
 
 int ListOutdated(Session& session) {
-  Client& client = session.client();
   const auto items =
-      AllPages<hearth::v1::OutdatedUse>(kAll, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListOutdatedRequest request;
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListOutdatedResponse response;
-        client.Call("list what is outdated", [&](grpc::ClientContext* context) {
-          return client.images->ListOutdated(context, request, &response);
-        });
-        out->insert(out->end(), response.uses().begin(), response.uses().end());
-        return response.next_page_token();
-      });
+      AllPages(session, "list what is outdated", kAll, *session.client().images,
+               &hearth::v1::ImageService::Stub::ListOutdated, hearth::v1::ListOutdatedRequest(),
+               &hearth::v1::ListOutdatedResponse::uses);
   if (session.options.json) {
     PrintJson(session, "uses", items);
     return kExitOk;

@@ -18,23 +18,17 @@ std::string ParentOf(const Session& session, const std::string& name) {
 }
 
 void ListFunctions(Session& session, const ListOptions& options) {
-  Client& client = session.client();
-  auto items = AllPages<hearth::v1::Function>(
-      options.limit, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListFunctionsRequest request;
-        request.set_parent("tenants/" + session.options.tenant);
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListFunctionsResponse response;
-        const grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
-          return client.functions->ListFunctions(context, request, &response);
-        });
-        // A tenant is made by its first deployment: before it, there is nothing, and no mistake.
-        if (status.error_code() == grpc::StatusCode::NOT_FOUND) return std::string();
-        if (!status.ok()) throw CliError(FromStatus(status, "list functions"));
-        out->insert(out->end(), response.functions().begin(), response.functions().end());
-        return response.next_page_token();
-      });
+  hearth::v1::ListFunctionsRequest request;
+  request.set_parent("tenants/" + session.options.tenant);
+  std::vector<hearth::v1::Function> items;
+  try {
+    items = AllPages(session, "list functions", options.limit, *session.client().functions,
+                     &hearth::v1::FunctionService::Stub::ListFunctions, request,
+                     &hearth::v1::ListFunctionsResponse::functions);
+  } catch (const CliError& error) {
+    // A tenant is made by its first deployment: before it, there is nothing, and no mistake.
+    if (error.failure().code != "NOT_FOUND") throw;
+  }
   if (session.options.json) return PrintJson(session, "functions", items);
   Table table({"FUNCTION", "LIVE", "LATEST", "CHANGED", "DESCRIPTION"});
   for (const auto& item : items) {
@@ -49,20 +43,12 @@ void ListVersions(Session& session, const ListOptions& options) {
   if (options.name.empty()) {
     throw UsageError("versions of which function?", {"hearth list versions NAME"});
   }
-  Client& client = session.client();
-  auto items = AllPages<hearth::v1::Version>(
-      options.limit, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListVersionsRequest request;
-        request.set_parent(ParentOf(session, options.name));
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListVersionsResponse response;
-        client.Call("list the versions of " + options.name, [&](grpc::ClientContext* context) {
-          return client.functions->ListVersions(context, request, &response);
-        });
-        out->insert(out->end(), response.versions().begin(), response.versions().end());
-        return response.next_page_token();
-      });
+  hearth::v1::ListVersionsRequest request;
+  request.set_parent(ParentOf(session, options.name));
+  const auto items =
+      AllPages(session, "list the versions of " + options.name, options.limit,
+               *session.client().functions, &hearth::v1::FunctionService::Stub::ListVersions,
+               request, &hearth::v1::ListVersionsResponse::versions);
   if (session.options.json) return PrintJson(session, "versions", items);
   Table table({"VERSION", "STATE", "RUNTIME", "MEMORY", "TIME-OUT", "INIT", "MADE"});
   for (const auto& item : items) {
@@ -75,20 +61,11 @@ void ListVersions(Session& session, const ListOptions& options) {
 }
 
 void ListInstances(Session& session, const ListOptions& options) {
-  Client& client = session.client();
-  auto items = AllPages<hearth::v1::Instance>(
-      options.limit, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListInstancesRequest request;
-        request.set_parent(ParentOf(session, options.name));
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListInstancesResponse response;
-        client.Call("list instances", [&](grpc::ClientContext* context) {
-          return client.instances->ListInstances(context, request, &response);
-        });
-        out->insert(out->end(), response.instances().begin(), response.instances().end());
-        return response.next_page_token();
-      });
+  hearth::v1::ListInstancesRequest request;
+  request.set_parent(ParentOf(session, options.name));
+  const auto items = AllPages(session, "list instances", options.limit, *session.client().instances,
+                              &hearth::v1::InstanceService::Stub::ListInstances, request,
+                              &hearth::v1::ListInstancesResponse::instances);
   if (session.options.json) return PrintJson(session, "instances", items);
   Table table({"FUNCTION", "INSTANCE", "VERSION", "STATE", "MEMORY", "SERVED", "SINCE"});
   for (const auto& item : items) {
@@ -101,20 +78,12 @@ void ListInstances(Session& session, const ListOptions& options) {
 }
 
 void ListInvocations(Session& session, const ListOptions& options) {
-  Client& client = session.client();
-  auto items = AllPages<hearth::v1::Invocation>(
-      options.limit, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListInvocationsRequest request;
-        request.set_parent(ParentOf(session, options.name));
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListInvocationsResponse response;
-        client.Call("list invocations", [&](grpc::ClientContext* context) {
-          return client.invocations->ListInvocations(context, request, &response);
-        });
-        out->insert(out->end(), response.invocations().begin(), response.invocations().end());
-        return response.next_page_token();
-      });
+  hearth::v1::ListInvocationsRequest request;
+  request.set_parent(ParentOf(session, options.name));
+  const auto items =
+      AllPages(session, "list invocations", options.limit, *session.client().invocations,
+               &hearth::v1::InvocationService::Stub::ListInvocations, request,
+               &hearth::v1::ListInvocationsResponse::invocations);
   if (session.options.json) return PrintJson(session, "invocations", items);
   Table table({"FUNCTION", "INVOCATION", "OUTCOME", "START", "RUN", "BILLED", "PEAK", "AT"});
   for (const auto& item : items) {
@@ -129,19 +98,10 @@ void ListInvocations(Session& session, const ListOptions& options) {
 }
 
 void ListRuntimes(Session& session, const ListOptions& options) {
-  Client& client = session.client();
-  auto items = AllPages<hearth::v1::Runtime>(
-      options.limit, [&](int size, const std::string& token, auto* out) {
-        hearth::v1::ListRuntimesRequest request;
-        request.set_page_size(size);
-        request.set_page_token(token);
-        hearth::v1::ListRuntimesResponse response;
-        client.Call("list runtimes", [&](grpc::ClientContext* context) {
-          return client.runtimes->ListRuntimes(context, request, &response);
-        });
-        out->insert(out->end(), response.runtimes().begin(), response.runtimes().end());
-        return response.next_page_token();
-      });
+  hearth::v1::ListRuntimesRequest request;
+  const auto items = AllPages(session, "list runtimes", options.limit, *session.client().runtimes,
+                              &hearth::v1::RuntimeService::Stub::ListRuntimes, request,
+                              &hearth::v1::ListRuntimesResponse::runtimes);
   if (session.options.json) return PrintJson(session, "runtimes", items);
   Table table({"RUNTIME", "INTERFACES", "HANDLER", "DESCRIPTION"});
   for (const auto& item : items) {

@@ -2,6 +2,8 @@
 // How lists are fetched and printed.
 #pragma once
 
+#include <google/protobuf/repeated_field.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -14,16 +16,24 @@ namespace hearth::cli {
 
 inline constexpr int kPageSize = 100;
 
-// All pages up to `limit` items. `call(page_size, token, out)` fetches one, adds its items to `out`
-// and returns the next token.
-template <typename Item, typename CallPage>
-std::vector<Item> AllPages(int limit, const CallPage& call) {
+// The items of all pages, up to `limit`, of what a List method of `stub` answers. `what` as in
+// FromStatus.
+template <typename Stub, typename Request, typename Response, typename Item>
+std::vector<Item> AllPages(
+    Session& session, const std::string& what, int limit, Stub& stub,
+    grpc::Status (Stub::*list)(grpc::ClientContext*, const Request&, Response*), Request request,
+    const google::protobuf::RepeatedPtrField<Item>& (Response::*items_of)() const) {
   std::vector<Item> items;
-  std::string token;
+  Response response;
   do {
-    const int left = limit - static_cast<int>(items.size());
-    token = call(std::min(left, kPageSize), token, &items);
-  } while (!token.empty() && static_cast<int>(items.size()) < limit);
+    request.set_page_size(std::min(limit - static_cast<int>(items.size()), kPageSize));
+    request.set_page_token(response.next_page_token());
+    response.Clear();
+    session.client().Call(what, [&](grpc::ClientContext* context) {
+      return (stub.*list)(context, request, &response);
+    });
+    items.insert(items.end(), (response.*items_of)().begin(), (response.*items_of)().end());
+  } while (!response.next_page_token().empty() && static_cast<int>(items.size()) < limit);
   if (static_cast<int>(items.size()) > limit) items.resize(static_cast<size_t>(limit));
   return items;
 }

@@ -16,19 +16,11 @@ using google::longrunning::Operation;
 using hearth::v1::Snapshot;
 
 std::vector<Snapshot> AllOf(Session& session, const std::string& parent, int limit) {
-  Client& client = session.client();
-  return AllPages<Snapshot>(limit, [&](int size, const std::string& token, auto* out) {
-    hearth::v1::ListSnapshotsRequest request;
-    request.set_parent(parent);
-    request.set_page_size(size);
-    request.set_page_token(token);
-    hearth::v1::ListSnapshotsResponse response;
-    client.Call("list snapshots", [&](grpc::ClientContext* context) {
-      return client.snapshots->ListSnapshots(context, request, &response);
-    });
-    out->insert(out->end(), response.snapshots().begin(), response.snapshots().end());
-    return response.next_page_token();
-  });
+  hearth::v1::ListSnapshotsRequest request;
+  request.set_parent(parent);
+  return AllPages(session, "list snapshots", limit, *session.client().snapshots,
+                  &hearth::v1::SnapshotService::Stub::ListSnapshots, request,
+                  &hearth::v1::ListSnapshotsResponse::snapshots);
 }
 
 // The version that the words mean: a function's live one, or an alias's.
