@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/app.h"
 
+#include <poll.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
@@ -104,7 +107,7 @@ void AddInvoke(CLI::App& app, Parsed* parsed) {
 void AddReading(CLI::App& app, Parsed* parsed) {
   CLI::App* logs = Command(app, "logs", "Show what a function printed", kLogsHelp, parsed,
                            [=](Session& session) { return Logs(session, parsed->logs); });
-  logs->add_option("NAME", parsed->logs.name, "The function")->required();
+  logs->add_option("NAME", parsed->logs.name, "The function; its versions share a log")->required();
   logs->add_flag("-f,--follow", parsed->logs.follow, "Go on until interrupted");
   logs->add_option("--tail", parsed->logs.tail, "Begin with the last N lines (all)")
       ->check(CLI::Range(1, 1'000'000));
@@ -207,6 +210,12 @@ void Build(CLI::App& app, Parsed* parsed) {
   AddOthers(app, parsed);
 }
 
+// `hearth list | head`: a reader that has gone wants nothing more, which is no failure.
+bool ReaderLeft() {
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
 }  // namespace
 
 int RunApp(std::vector<std::string> arguments, const Terminal& terminal, Interrupt* interrupt) {
@@ -227,7 +236,11 @@ int RunApp(std::vector<std::string> arguments, const Terminal& terminal, Interru
     std::reverse(arguments.begin(), arguments.end());  // As CLI11 takes a vector.
     app.parse(arguments);
     Session session(parsed.global, terminal, interrupt);
-    return parsed.run(session);
+    const int code = parsed.run(session);
+    if (!terminal.out.flush() && code == kExitOk && !ReaderLeft()) {
+      throw LocalError("cannot write to stdout");
+    }
+    return code;
   } catch (const CLI::Success& success) {
     return app.exit(success, terminal.out, terminal.err);
   } catch (const CLI::RequiredError& error) {

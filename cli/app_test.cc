@@ -27,12 +27,12 @@ struct Ended {
 
 class Stage {
  public:
-  Ended Run(std::vector<std::string> arguments) {
+  Ended Run(std::vector<std::string> arguments, bool out_is_tty = false) {
     std::ostringstream out;
     std::ostringstream err;
     arguments.insert(arguments.end(), {"--socket", folder / "socket"});
     Ended ended;
-    ended.code = RunApp(arguments, Terminal{out, err}, &interrupt);
+    ended.code = RunApp(arguments, Terminal{out, err, out_is_tty}, &interrupt);
     ended.out = out.str();
     ended.err = err.str();
     return ended;
@@ -135,6 +135,28 @@ TEST_CASE("deploy: mistakes are found before anything is sent") {
   CHECK(stage.hearthd.calls.empty());
 }
 
+TEST_CASE("deploy: a folder that is not there is told by its name") {
+  Stage stage;
+  std::ofstream(stage.folder / "file") << "x";
+  CHECK(stage.Run({"deploy", "no-such-folder"}).err ==
+        "error  there is no folder no-such-folder\n");
+  CHECK(stage.Run({"deploy", stage.folder / "file"}).err.find("file is no folder") !=
+        std::string::npos);
+}
+
+TEST_CASE("deploy: the description reaches the version and the function, an old function too") {
+  const std::string config = R"({"runtime": "base", "command": ["x"], "description": "Counts."})";
+  Stage stage;
+  REQUIRE(stage.Run({"deploy", stage.MakeFunction(config)}).code == kExitOk);
+  CHECK(stage.hearthd.created_version.version().description() == "Counts.");
+  CHECK(stage.hearthd.described == "Counts.");
+  Stage again;
+  again.hearthd.function_exists = true;
+  REQUIRE(again.Run({"deploy", again.MakeFunction(config)}).code == kExitOk);
+  CHECK(again.hearthd.calls[1] == "UpdateFunction description");
+  CHECK(again.hearthd.described == "Counts.");
+}
+
 TEST_CASE("deploy: an interrupt cancels the operation, whenever it comes") {
   Stage stage;
   stage.hearthd.waits = 1000;
@@ -181,6 +203,35 @@ TEST_CASE("invoke: data is JSON or text, and the result goes to stdout alone") {
   CHECK(document["invocation"]["outcome"] == "SUCCEEDED");
   stage.hearthd.response = "\xff\xfe";
   CHECK(json::parse(stage.Run({"invoke", "f", "--json"}).out)["payloadBase64"] == "//4=");
+}
+
+TEST_CASE("invoke: JSON nested too deep to be printed is passed as text") {
+  Stage stage;
+  stage.hearthd.invocation = Finished(hearth::v1::SUCCEEDED);
+  const auto nested = [](int depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  stage.hearthd.response = nested(1'000'000);
+  const json deep = json::parse(stage.Run({"invoke", "f", "--json"}).out);
+  CHECK((deep["payloadText"] == stage.hearthd.response));
+  CHECK_FALSE(deep.contains("payload"));
+  stage.hearthd.response = nested(100);
+  CHECK(json::parse(stage.Run({"invoke", "f", "--json"}).out).contains("payload"));
+}
+
+TEST_CASE("invoke: a result that would command a terminal is not shown on one") {
+  Stage stage;
+  stage.hearthd.invocation = Finished(hearth::v1::SUCCEEDED);
+  for (const char* evil : {"\033[2J",
+                           "\xc2\x9b"
+                           "2J",
+                           "ab\b\bXY", "good\rbad", "\a"}) {
+    stage.hearthd.response = evil;
+    const Ended ended = stage.Run({"invoke", "f"}, /*out_is_tty=*/true);
+    CHECK(ended.out == "");
+    CHECK(ended.err.find("not for a terminal: give --output FILE") != std::string::npos);
+    CHECK(stage.Run({"invoke", "f"}).out == evil);
+  }
+  stage.hearthd.response = "two\nlines, a\ttab, \xc3\xa4";
+  CHECK(stage.Run({"invoke", "f"}, /*out_is_tty=*/true).out == stage.hearthd.response + "\n");
 }
 
 TEST_CASE("invoke: each outcome has its exit code, and no result that is not whole") {
@@ -336,6 +387,31 @@ TEST_CASE(
   CHECK(stage.hearthd.calls.back() == "ListInstances tenants/acme/functions/-");
   CHECK(stage.Run({"list", "versions"}).code == kExitUsage);
   CHECK(stage.Run({"list", "nonsense"}).code == kExitUsage);
+}
+
+TEST_CASE("what is kept by function takes no version, rather than pass over it") {
+  Stage stage;
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"logs", "f:3"},
+                                             {"usage", "f:3"},
+                                             {"list", "instances", "f:3"},
+                                             {"list", "invocations", "f:live"},
+                                             {"list", "versions", "f:3"}}) {
+    const Ended ended = stage.Run(command);
+    CHECK(ended.code == kExitUsage);
+    CHECK(ended.err.find("names a version, where only a function can be named") !=
+          std::string::npos);
+  }
+  CHECK(stage.hearthd.calls.empty());
+}
+
+TEST_CASE("describe: an alias that is not there is told") {
+  Stage stage;
+  stage.hearthd.function_exists = true;
+  const Ended ended = stage.Run({"describe", "f:stable"});
+  CHECK(ended.code == kExitFailed);
+  CHECK(ended.err.find("no such alias") != std::string::npos);
+  CHECK(ended.out == "");
 }
 
 TEST_CASE("describe: the live version is shown, secrets are not") {

@@ -11,6 +11,7 @@
 #include "cli/client.h"
 #include "cli/config.h"
 #include "cli/interrupt.h"
+#include "cli/names.h"
 #include "cli/terminal.h"
 
 namespace hearth::cli {
@@ -39,6 +40,9 @@ class Session {
   Interrupt* const interrupt_;
   std::unique_ptr<Client> client_;
 };
+
+// The name of the version that is meant: itself, an alias's, or the live one.
+std::string VersionOf(Session& session, const FunctionRef& ref);
 
 struct DeployOptions {
   std::string directory;
@@ -90,6 +94,8 @@ class Lines {
 
 // Asks on the terminal; UsageError when nobody can be asked.
 bool Confirmed(const Session& session, const std::string& question);
+// Says so, and answers the exit code for it.
+int NothingDeleted(const Session& session);
 
 struct DeleteOptions {
   std::string name;

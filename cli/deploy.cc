@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "cli/commands.h"
@@ -55,27 +57,26 @@ class Deployment {
       : session_(session), progress_(session.terminal) {
     const std::string id =
         options.name.empty() ? FunctionIdFromFolder(options.directory) : options.name;
-    function_ = ParseFunctionRef(id, session.options.tenant);
-    if (!function_.version.empty() || !function_.alias.empty()) {
-      throw UsageError("a deployment makes a new version: --name takes the function's name only");
-    }
+    function_ = ParseFunctionOnly(id, session.options.tenant);
   }
 
   // The archive's name in the API.
-  std::string Upload(const std::string& directory) {
+  std::string Upload(const std::string& directory, const std::string& description) {
     const auto start = Clock::now();
     const PackedFolder folder =
         PackFolder(directory, [&](int64_t bytes) { Show("packing " + FormatBytes(bytes)); });
-    MakeFunction();
+    MakeFunction(description);
     const std::string name = SendUnlessThere(folder);
     stages_.push_back({"upload", Since(start)});
     return name;
   }
 
-  hearth::v1::Version Create(const hearth::v1::VersionSpec& spec, bool keep_live) {
+  hearth::v1::Version Create(const hearth::v1::VersionSpec& spec, const std::string& description,
+                             bool keep_live) {
     hearth::v1::CreateVersionRequest request;
     request.set_parent(function_.FunctionName());
     *request.mutable_version()->mutable_spec() = spec;
+    request.mutable_version()->set_description(description);
     request.set_keep_live(keep_live);
     request.set_request_id(NewUuid());
     const Operation operation = RunOperation(
@@ -124,7 +125,8 @@ class Deployment {
     if (!session_.options.quiet) progress_.Show("deploy   " + function_.function + ": " + text);
   }
 
-  void MakeFunction() {
+  // Makes the function, and its tenant, unless they are there; gives it the description.
+  void MakeFunction(const std::string& description) {
     Client& client = session_.client();
     hearth::v1::GetFunctionRequest get;
     get.set_name(function_.FunctionName());
@@ -132,7 +134,7 @@ class Deployment {
     grpc::Status status = client.TryCall([&](grpc::ClientContext* context) {
       return client.functions->GetFunction(context, get, &function);
     });
-    if (status.ok()) return;
+    if (status.ok()) return Redescribe(function, description);
     if (status.error_code() != grpc::StatusCode::NOT_FOUND) {
       throw CliError(FromStatus(status, What()));
     }
@@ -149,12 +151,27 @@ class Deployment {
     hearth::v1::CreateFunctionRequest create;
     create.set_parent(function_.Parent());
     create.set_function_id(function_.function);
+    create.mutable_function()->set_description(description);
     status = client.TryCall([&](grpc::ClientContext* context) {
       return client.functions->CreateFunction(context, create, &function);
     });
     if (!status.ok() && status.error_code() != grpc::StatusCode::ALREADY_EXISTS) {
       throw CliError(FromStatus(status, "make the function " + function_.function));
     }
+  }
+
+  // A hearth.json without a description leaves the one that there is.
+  void Redescribe(const hearth::v1::Function& function, const std::string& description) {
+    if (description.empty() || description == function.description()) return;
+    Client& client = session_.client();
+    hearth::v1::UpdateFunctionRequest update;
+    update.mutable_function()->set_name(function.name());
+    update.mutable_function()->set_description(description);
+    update.mutable_update_mask()->add_paths("description");
+    hearth::v1::Function updated;
+    client.Call("describe the function " + function_.function, [&](grpc::ClientContext* context) {
+      return client.functions->UpdateFunction(context, update, &updated);
+    });
   }
 
   std::string SendUnlessThere(const PackedFolder& folder) {
@@ -223,13 +240,20 @@ class Deployment {
 }  // namespace
 
 int Deploy(Session& session, const DeployOptions& options) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(options.directory, error)) {
+    throw UsageError(std::filesystem::exists(options.directory, error)
+                         ? options.directory + " is no folder"
+                         : "there is no folder " + options.directory);
+  }
   FunctionConfig config = ReadConfig(options.directory);
   Override(options.overrides, &config);
   Deployment deployment(session, options);
   hearth::v1::VersionSpec spec = ToSpec(config, options.directory + "/" + kConfigFile);
   const auto start = Clock::now();
-  spec.set_artifact(deployment.Upload(options.directory));
-  const hearth::v1::Version version = deployment.Create(spec, options.keep_live);
+  const std::string description = config.description.value_or("");
+  spec.set_artifact(deployment.Upload(options.directory, description));
+  const hearth::v1::Version version = deployment.Create(spec, description, options.keep_live);
   const double seconds = Since(start);
   if (session.options.json) {
     nlohmann::json stages = nlohmann::json::array();

@@ -64,13 +64,32 @@ void Lines::Add(const std::string& label, const std::string& value) {
 }
 
 bool Confirmed(const Session& session, const std::string& question) {
-  if (!session.terminal.err_is_tty) {
+  if (!session.terminal.can_ask) {
     throw UsageError("nobody can be asked here whether to delete", {"Say so with --yes."});
   }
   session.terminal.err << question << " [y/N] " << std::flush;
   std::string answer;
   std::getline(std::cin, answer);
   return answer == "y" || answer == "Y" || answer == "yes";
+}
+
+int NothingDeleted(const Session& session) {
+  if (session.options.json) session.terminal.out << JsonText({{"deleted", nullptr}});
+  session.terminal.err << "Nothing was deleted.\n";
+  return kExitFailed;
+}
+
+std::string VersionOf(Session& session, const FunctionRef& ref) {
+  if (!ref.version.empty()) return ref.Name();
+  Client& client = session.client();
+  hearth::v1::GetAliasRequest request;
+  request.set_name(ref.FunctionName() + "/aliases/" + (ref.alias.empty() ? "live" : ref.alias));
+  hearth::v1::Alias alias;
+  client.Call("find the version that " + request.name() + " names",
+              [&](grpc::ClientContext* context) {
+                return client.functions->GetAlias(context, request, &alias);
+              });
+  return alias.version();
 }
 
 int Describe(Session& session, const std::string& name) {
@@ -82,17 +101,15 @@ int Describe(Session& session, const std::string& name) {
   client.Call("describe " + name, [&](grpc::ClientContext* context) {
     return client.functions->GetFunction(context, request, &function);
   });
-  hearth::v1::ListAliasesRequest list;
+  hearth::v1::ListAliasesRequest list;  // A function has a few: one page.
   list.set_parent(ref.FunctionName());
   hearth::v1::ListAliasesResponse aliases;
   client.Call("list the aliases of " + name, [&](grpc::ClientContext* context) {
     return client.functions->ListAliases(context, list, &aliases);
   });
-  std::string version_name = function.live_version();
-  if (!ref.version.empty()) version_name = ref.Name();
-  for (const auto& alias : aliases.aliases()) {
-    if (!ref.alias.empty() && alias.name() == ref.Name()) version_name = alias.version();
-  }
+  // One that is being made has no live version yet, which is no mistake.
+  const bool named = !ref.version.empty() || !ref.alias.empty();
+  const std::string version_name = named ? VersionOf(session, ref) : function.live_version();
   hearth::v1::Version version;
   if (!version_name.empty()) version = GetVersion(client, version_name);
 
@@ -126,8 +143,7 @@ int Delete(Session& session, const DeleteOptions& options) {
   const FunctionRef ref = ParseFunctionRef(options.name, session.options.tenant);
   if (!options.yes &&
       !Confirmed(session, "Delete " + options.name + "? Its code cannot be brought back.")) {
-    session.terminal.err << "Nothing was deleted.\n";
-    return kExitFailed;
+    return NothingDeleted(session);
   }
   Client& client = session.client();
   google::protobuf::Empty empty;

@@ -232,8 +232,7 @@ nlohmann::json ResultJson(const Result& result, bool with_payload) {
                          {"contentType", result.content_type},
                          {"payloadBytes", result.payload.size()}};
   if (!with_payload) return json;
-  if (nlohmann::json value = nlohmann::json::parse(result.payload, nullptr, false);
-      !value.is_discarded()) {
+  if (nlohmann::json value = ParseForeign(result.payload); !value.is_discarded()) {
     json["payload"] = std::move(value);
   } else if (IsUtf8(result.payload)) {
     json["payloadText"] = result.payload;
@@ -245,7 +244,7 @@ nlohmann::json ResultJson(const Result& result, bool with_payload) {
 
 void Show(const Terminal& terminal, const Result& result) {
   if (terminal.out_is_tty &&
-      (!IsUtf8(result.payload) || result.payload.find('\033') != std::string::npos)) {
+      (!IsUtf8(result.payload) || SafeText(result.payload) != result.payload)) {
     terminal.err << "  -->    the result is " << SafeText(result.content_type) << ", "
                  << FormatBytes(static_cast<int64_t>(result.payload.size()))
                  << ", not for a terminal: give --output FILE\n";

@@ -21,6 +21,17 @@ std::string JsonText(const nlohmann::json& value, int indent) {
   return value.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+nlohmann::json ParseForeign(const std::string& text) {
+  bool too_deep = false;
+  // Answered false, it keeps nothing of that part; the parser itself does not recurse.
+  const auto shallow = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+    too_deep = too_deep || depth > kMaxJsonDepth;
+    return !too_deep;
+  };
+  nlohmann::json value = nlohmann::json::parse(text, shallow, /*allow_exceptions=*/false);
+  return too_deep ? nlohmann::json(nlohmann::json::value_t::discarded) : value;
+}
+
 std::string Base64(const std::string& bytes) {
   std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');
   const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),

@@ -14,7 +14,7 @@ std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; 
 // The function, or "-" for all of the tenant's.
 std::string ParentOf(const Session& session, const std::string& name) {
   if (name.empty()) return "tenants/" + session.options.tenant + "/functions/-";
-  return ParseFunctionRef(name, session.options.tenant).FunctionName();
+  return ParseFunctionOnly(name, session.options.tenant).FunctionName();
 }
 
 void ListFunctions(Session& session, const ListOptions& options) {

@@ -34,8 +34,8 @@ std::string LineOf(const hearth::v1::LogEntry& entry) {
 }  // namespace
 
 int Logs(Session& session, const LogsOptions& options) {
+  const FunctionRef function = ParseFunctionOnly(options.name, session.options.tenant);
   Client& client = session.client();
-  const FunctionRef function = ParseFunctionRef(options.name, session.options.tenant);
   hearth::v1::TailLogsRequest request;
   request.set_parent(function.FunctionName());
   request.set_follow(options.follow);
@@ -59,7 +59,7 @@ int Logs(Session& session, const LogsOptions& options) {
   }
   const grpc::Status status = reader->Finish();
   if (client.interrupt()->raised()) return options.follow ? kExitOk : kExitInterrupted;
-  if (!session.terminal.out) return kExitOk;
+  if (!session.terminal.out) return kExitOk;  // RunApp judges why.
   if (!status.ok()) throw CliError(FromStatus(status, "read the log of " + function.function));
   return kExitOk;
 }

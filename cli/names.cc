@@ -67,6 +67,13 @@ FunctionRef ParseFunctionRef(const std::string& text, const std::string& tenant)
   return ref;
 }
 
+FunctionRef ParseFunctionOnly(const std::string& text, const std::string& tenant) {
+  FunctionRef ref = ParseFunctionRef(text, tenant);
+  if (ref.version.empty() && ref.alias.empty()) return ref;
+  throw UsageError("'" + text + "' names a version, where only a function can be named",
+                   {"Write " + ref.function + "."});
+}
+
 std::string FunctionIdFromFolder(const std::string& folder) {
   std::error_code error;
   const auto path = std::filesystem::weakly_canonical(folder, error);

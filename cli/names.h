@@ -24,6 +24,9 @@ struct FunctionRef {
 // Throws UsageError, with what is allowed, for what cannot be a name.
 FunctionRef ParseFunctionRef(const std::string& text, const std::string& tenant);
 
+// The same for what is kept by function: UsageError for a name of a version or an alias.
+FunctionRef ParseFunctionOnly(const std::string& text, const std::string& tenant);
+
 // The function id that a folder's name suggests. Throws UsageError, asking for --name, when it
 // cannot be one.
 std::string FunctionIdFromFolder(const std::string& folder);

@@ -23,20 +23,6 @@ std::vector<Snapshot> AllOf(Session& session, const std::string& parent, int lim
                   &hearth::v1::ListSnapshotsResponse::snapshots);
 }
 
-// The version that the words mean: a function's live one, or an alias's.
-std::string VersionOf(Session& session, const std::string& name) {
-  const FunctionRef ref = ParseFunctionRef(name, session.options.tenant);
-  if (!ref.version.empty()) return ref.Name();
-  Client& client = session.client();
-  hearth::v1::GetAliasRequest request;
-  request.set_name(ref.FunctionName() + "/aliases/" + (ref.alias.empty() ? "live" : ref.alias));
-  hearth::v1::Alias alias;
-  client.Call("find the version that " + name + " means", [&](grpc::ClientContext* context) {
-    return client.functions->GetAlias(context, request, &alias);
-  });
-  return alias.version();
-}
-
 // The snapshot that the words mean: by its whole name, or a version's.
 Snapshot Find(Session& session, const std::string& name) {
   if (absl::StrContains(name, "/snapshots/")) {
@@ -49,7 +35,7 @@ Snapshot Find(Session& session, const std::string& name) {
     });
     return snapshot;
   }
-  const std::string version = VersionOf(session, name);
+  const std::string version = VersionOf(session, ParseFunctionRef(name, session.options.tenant));
   for (const Snapshot& snapshot : AllOf(session, version, kPageSize)) {
     if (snapshot.state() != Snapshot::BUILDING) return snapshot;
   }
@@ -69,7 +55,8 @@ int ListSnapshots(Session& session, const SnapshotOptions& options) {
   std::string parent = "tenants/" + session.options.tenant + "/functions/-/versions/-";
   if (!options.name.empty()) {
     const FunctionRef ref = ParseFunctionRef(options.name, session.options.tenant);
-    parent = ref.FunctionName() + "/versions/" + (ref.version.empty() ? "-" : ref.version);
+    const bool all = ref.version.empty() && ref.alias.empty();
+    parent = all ? ref.FunctionName() + "/versions/-" : VersionOf(session, ref);
   }
   const std::vector<Snapshot> items = AllOf(session, parent, options.limit);
   if (session.options.json) {
@@ -131,8 +118,7 @@ int DeleteSnapshot(Session& session, const SnapshotOptions& options) {
   const Snapshot snapshot = Find(session, options.name);
   if (!options.yes && !Confirmed(session, "Delete the snapshot of " + snapshot.version() +
                                               "? Its next instance boots, and makes a new one.")) {
-    session.terminal.err << "Nothing was deleted.\n";
-    return kExitFailed;
+    return NothingDeleted(session);
   }
   Client& client = session.client();
   hearth::v1::DeleteSnapshotRequest request;
@@ -151,10 +137,9 @@ int DeleteSnapshot(Session& session, const SnapshotOptions& options) {
 }
 
 int RebuildSnapshot(Session& session, const SnapshotOptions& options) {
-  const std::string version = VersionOf(session, options.name);
   Client& client = session.client();
   hearth::v1::RebuildSnapshotRequest request;
-  request.set_parent(version);
+  request.set_parent(VersionOf(session, ParseFunctionRef(options.name, session.options.tenant)));
   request.set_request_id(NewUuid());
   const std::string what = "rebuild the snapshot of " + options.name;
   ProgressLine progress(session.terminal);

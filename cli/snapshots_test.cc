@@ -62,10 +62,13 @@ TEST_CASE("snapshots list: of all, of a function, of a version") {
   CHECK(Has(ended.out, "4.1 MB"));
   stage.Run({"snapshots", "list", "f"});
   stage.Run({"snapshots", "list", "f:2"});
+  stage.Run({"snapshots", "list", "f:live"});
   CHECK(stage.hearthd.calls ==
         std::vector<std::string>{"ListSnapshots tenants/default/functions/-/versions/-",
                                  "ListSnapshots tenants/default/functions/f/versions/-",
-                                 "ListSnapshots tenants/default/functions/f/versions/2"});
+                                 "ListSnapshots tenants/default/functions/f/versions/2",
+                                 "GetAlias tenants/default/functions/f/aliases/live",
+                                 "ListSnapshots tenants/default/functions/f/versions/3"});
   CHECK(json::parse(stage.Run({"snapshots", "list", "--json"}).out)["snapshots"][0]["name"] ==
         kName);
   stage.hearthd.snapshot.Clear();

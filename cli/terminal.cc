@@ -24,6 +24,7 @@ Terminal Terminal::ForProcess() {
   Terminal terminal{std::cout, std::cerr};
   terminal.out_is_tty = isatty(STDOUT_FILENO) == 1;
   terminal.err_is_tty = !plain && isatty(STDERR_FILENO) == 1;
+  terminal.can_ask = isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1;
   winsize size{};
   if (terminal.err_is_tty && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
     terminal.columns = size.ws_col;

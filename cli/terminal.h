@@ -13,6 +13,7 @@ struct Terminal {
   std::ostream& err;
   bool out_is_tty = false;
   bool err_is_tty = false;  // Progress and colours are shown only then.
+  bool can_ask = false;     // Somebody sees `err` and types into stdin.
   int columns = 80;
 
   // For this process's own streams; NO_COLOR and TERM=dumb switch progress and colours off.

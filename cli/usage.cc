@@ -45,7 +45,7 @@ int ShowUsage(Session& session, const UsageOptions& options) {
   hearth::v1::QueryUsageRequest request;
   request.set_parent(options.name.empty()
                          ? "tenants/" + session.options.tenant
-                         : ParseFunctionRef(options.name, session.options.tenant).FunctionName());
+                         : ParseFunctionOnly(options.name, session.options.tenant).FunctionName());
   if (options.since_hours > 0) {
     const double now =
         std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();

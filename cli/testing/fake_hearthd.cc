@@ -45,9 +45,16 @@ class FakeHearthd::Services {
       function->set_live_version(request->name() + "/versions/3");
       return Status::OK;
     }
-    Status CreateFunction(ServerContext*, const v1::CreateFunctionRequest*,
+    Status CreateFunction(ServerContext*, const v1::CreateFunctionRequest* request,
                           v1::Function*) override {
       fake->calls.push_back("CreateFunction");
+      fake->described = request->function().description();
+      return Status::OK;
+    }
+    Status UpdateFunction(ServerContext*, const v1::UpdateFunctionRequest* request,
+                          v1::Function*) override {
+      fake->calls.push_back("UpdateFunction " + request->update_mask().paths(0));
+      fake->described = request->function().description();
       return Status::OK;
     }
     Status ListFunctions(ServerContext*, const v1::ListFunctionsRequest* request,
@@ -91,6 +98,9 @@ class FakeHearthd::Services {
     }
     Status GetAlias(ServerContext*, const v1::GetAliasRequest* request, v1::Alias* alias) override {
       fake->calls.push_back("GetAlias " + request->name());
+      if (request->name() != "tenants/default/functions/f/aliases/live") {
+        return Status(grpc::StatusCode::NOT_FOUND, "no such alias");
+      }
       alias->set_name(request->name());
       alias->set_version("tenants/default/functions/f/versions/3");
       return Status::OK;

@@ -47,6 +47,7 @@ class FakeHearthd {
   hearth::v1::TailLogsRequest tailed;
   hearth::v1::QueryUsageRequest usage_request;
   std::vector<std::string> calls;  // Methods, in the order of their calls.
+  std::string described;           // A function's description.
   std::string uploaded;            // All chunks.
   hearth::v1::UploadArtifactRequest::Header upload_header;
   std::string invoke_payload;
