@@ -116,10 +116,10 @@ class Programs:
 
 
 class Hearth:
-    """Started by `with`; at its end everything must be gone."""
+    """Started by `with`, or with start=False by the case itself; at its end everything must be gone."""
 
     def __init__(self, programs, *, images=None, memory_mib=0, idle_stop=300, idle_pause=0.5, state_size=None,
-                 waiting_vmms=0, launcher_prefix=(), launcher_extra=(), extra=()):
+                 waiting_vmms=0, launcher_prefix=(), launcher_extra=(), extra=(), start=True):
         self.programs = programs
         self.images = images or programs.images
         options = {"idle-stop": idle_stop, "idle-pause": idle_pause, "grace": 5, "waiting-vmms": waiting_vmms,
@@ -141,8 +141,11 @@ class Hearth:
         self.launcher_socket = self.folder / "run/launcher.sock"
         self.machines = programs.backend(self)
         self.launcher = self.hearthd = self._api = None
+        self._start = start
 
     def __enter__(self):
+        if not self._start:
+            return self
         try:
             self.start_launcher()
             self.start_hearthd()
@@ -227,10 +230,16 @@ class Hearth:
             self._api.close()
             self._api = None
 
+    def _command(self, arguments):
+        return [str(self.programs / "hearth"), "--socket", str(self.socket), *map(str, arguments)]
+
+    def start_cli(self, *arguments):
+        """The hearth command, while it runs."""
+        return subprocess.Popen(self._command(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     def cli(self, *arguments, stdin=b"", timeout=600):
         """(exit code, stdout as bytes, stderr as text) of the hearth command."""
-        done = subprocess.run([str(self.programs / "hearth"), "--socket", str(self.socket), *map(str, arguments)],
-                              input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
+        done = subprocess.run(self._command(arguments), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout)
         return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
     def json(self, *arguments, stdin=b"", code=0):

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What functions do wrong: each gets its outcome, and the next invocation works."""
 
+import base64
 import json
+import signal
 import tempfile
 import threading
-import time
 from pathlib import Path
 
-from harness import HERE, check, check_in
+from harness import HERE, await_true, check, check_in
 from .registry import case, cases
 
 FUNCTION_ERROR, TIMED_OUT, OUT_OF_MEMORY = 10, 11, 12
@@ -145,13 +146,46 @@ def two_deploys(world):
     check(hearth.invoke("twice:1")["payload"] == versions["1"], "the other can be named")
 
 
-@case("invoke: a client that leaves mid-way ends its invocation, and the function works on")
-def client_leaves(world):
-    hearth = world.function("echo")
+def cancel_call(hearth, payload):
     call = hearth.api.call("hearth.v1.InvocationService/InvokeStream", iter([
-        {"start": {"name": "tenants/default/functions/echo", "payload": "eyJzbGVlcCI6IDUwfQ=="}}]))
+        {"start": {"name": "tenants/default/functions/echo", "payload": base64.b64encode(payload).decode()}}]))
+    return call.cancel
+
+
+def interrupt_cli(hearth, payload):
+    cli = hearth.start_cli("invoke", "echo", "--data", payload.decode())
+
+    def interrupt():
+        cli.send_signal(signal.SIGINT)
+        out, err = cli.communicate(timeout=30)
+        check(cli.returncode == 130 and out == b"", f"hearth ended with {cli.returncode}: {err}")
+    return interrupt
+
+
+@cases("invoke: {} ends its invocation, and the function works on", [
+    ("a client that leaves mid-way", cancel_call),
+    ("Ctrl-C of the CLI", interrupt_cli),
+])
+def client_leaves(world, _, start):
+    hearth = world.function("echo")
+    before = {record["name"] for record in hearth.ledger("echo")}
+
+    def busy():
+        return [i["name"] for i in hearth.json("list", "instances", "echo")["instances"] if i["state"] == "BUSY"]
+
+    leave = start(hearth, b'{"sleep": 100}')
+    await_true(lambda: len(busy()) == 1, "it runs")
+    instance, = busy()
     works(hearth, "echo")  # Beside it, in an instance of its own.
-    began = time.monotonic()
-    call.cancel()
+    leave()
+    # It would have run for longer than this waits.
+    await_true(lambda: instance not in busy(), "its instance has ended, or is free")
+
+    def lost():
+        return [record for record in hearth.ledger("echo")
+                if record["name"] not in before and record["outcome"] == "INSTANCE_LOST"]
+    await_true(lost, "it is in the ledger")
+    record, = lost()
+    check(record["instance"] == instance, f"it ran in {instance}: {record}")
+    check(int(record["usage"]["billed"]["durationMs"]) < 100_000, f"it is billed for as long as it ran: {record}")
     works(hearth, "echo")
-    check(time.monotonic() - began < 45, "it was not waited for")

@@ -81,8 +81,8 @@ def flip_byte(manifest, folder):
 ])
 def images(world, _, change):
     broken = []
-    hearth = Hearth(world.programs, images=world.image_store(lambda *both: broken.append(change(*both))))
-    try:
+    store = world.image_store(lambda *both: broken.append(change(*both)))
+    with Hearth(world.programs, images=store, start=False) as hearth:
         hearth.start_launcher()
         hearth.start_hearthd(wait=False)
         hearth.hearthd._ready.wait(60)
@@ -93,22 +93,17 @@ def images(world, _, change):
         code = hearth.hearthd.process.wait(60)
         check(code == 1, f"hearthd ended with {code}")
         check_in(broken[0].name[:16], hearth.hearthd.tail())
-    finally:
-        hearth._end()
 
 
 @case("images: a folder without a manifest is told by its name")
 def no_store(world):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        hearth = Hearth(world.programs, images=folder)
-        try:
+        with Hearth(world.programs, images=folder, start=False) as hearth:
             hearth.start_launcher()
             hearth.start_hearthd(wait=False)
             check(hearth.hearthd.process.wait(60) == 1, "hearthd ended")
             check_in("manifest.json", hearth.hearthd.tail())
-        finally:
-            hearth._end()
 
 
 @case("agent: one of an unknown version is refused, and both versions are named")
@@ -133,8 +128,7 @@ def unknown_agent(world):
     ("a /dev/kvm that is none", "other", ["hearth doctor"]),
 ], "kvm")
 def kvm(world, _, kind, words):
-    hearth = Hearth(world.programs, launcher_prefix=forbid_kvm(kind))
-    try:
+    with Hearth(world.programs, launcher_prefix=forbid_kvm(kind), start=False) as hearth:
         try:
             hearth.start_launcher()
         except Failed as error:
@@ -145,8 +139,6 @@ def kvm(world, _, kind, words):
             return
         hearth.start_hearthd()
         deploy_fails(hearth, words)
-    finally:
-        hearth._end()
 
 
 @cases("kvm: doctor tells of {}", [
@@ -189,13 +181,10 @@ def disk_full(world):
 
 @case("hearthd: without a launcher it says what to start")
 def no_launcher(world):
-    hearth = Hearth(world.programs)
-    try:
+    with Hearth(world.programs, start=False) as hearth:
         hearth.start_hearthd(wait=False)
         check(hearth.hearthd.process.wait(60) == 1, "hearthd ended")
         check_in(hearth.machines.launcher, hearth.hearthd.tail())
-    finally:
-        hearth._end()
 
 
 @case("hearthd: an idle instance is paused, and ended after its time")
