@@ -75,7 +75,7 @@ struct FakeWorld {
   std::atomic<bool> save_fails{false};
   std::atomic<bool> clones{true};
   std::atomic<bool> ends_untold{false};  // Whose CPU time is asked for is gone, and that not told.
-  std::atomic<bool> vmms_wait{false};  // Machines say that their VMMs did.
+  std::atomic<bool> vmms_wait{false};    // Machines say that their VMMs did.
   std::atomic<const char*> vmm_version{""};
   std::atomic<int> failing_restores{0};  // So many of the next ones fail, with `restore_error`.
   std::atomic<absl::StatusCode> restore_error{absl::StatusCode::kUnavailable};
