@@ -20,6 +20,8 @@
 namespace hearth::control {
 namespace {
 
+constexpr int64_t kFolderBytes = 4096;  // What an empty one takes on the state directory's disk.
+
 struct FreeArchive {
   void operator()(archive* reader) const { archive_read_free(reader); }
 };
@@ -28,6 +30,11 @@ using Reader = std::unique_ptr<archive, FreeArchive>;
 absl::Status Bad(absl::string_view path, absl::string_view why) {
   return absl::InvalidArgumentError(
       absl::StrCat("archive entry '", absl::CHexEscape(path), "': ", why));
+}
+
+absl::Status TooLarge(absl::string_view path) {
+  return Bad(path, absl::StrCat("unpacked, the archive is over the limit of ",
+                                limits::kMaxUnpackedBytes, " bytes"));
 }
 
 // "./a//b/" as {"a", "b"}; an error when it leaves the folder.
@@ -63,7 +70,6 @@ class Unpacker {
       : root_(std::move(root)), cancellation_(cancellation) {}
 
   absl::Status Run(archive* reader) {
-    int64_t entries = 0;
     while (true) {
       if (cancellation_.cancelled()) return absl::CancelledError("unpacking was cancelled");
       archive_entry* entry = nullptr;
@@ -75,10 +81,7 @@ class Unpacker {
             absl::CHexEscape(archive_error_string(reader) != nullptr ? archive_error_string(reader)
                                                                      : "no reason given")));
       }
-      if (++entries > limits::kMaxArtifactEntries) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("the archive has over ", limits::kMaxArtifactEntries, " entries"));
-      }
+      RETURN_IF_ERROR(CountEntry());
       RETURN_IF_ERROR(One(reader, entry));
     }
   }
@@ -98,7 +101,7 @@ class Unpacker {
     if (hard_link != nullptr) return HardLink(parent, parts.back(), path, hard_link);
     switch (type) {
       case AE_IFDIR:
-        return Folder(parts, parts.size(), path).status();
+        return Enter(parent, parts.back(), path, nullptr).status();
       case AE_IFREG:
         return File(reader, entry, parent, parts.back(), path);
       case AE_IFLNK: {
@@ -116,25 +119,50 @@ class Unpacker {
     }
   }
 
-  // The folder made of the first `count` parts, made where absent, never through a link.
+  absl::Status CountEntry() {
+    if (++entries_ <= limits::kMaxArtifactEntries) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("the archive has over ",
+                                                   limits::kMaxArtifactEntries,
+                                                   " entries, folders that they imply included"));
+  }
+
+  absl::Status CountBytes(int64_t bytes, const std::string& path) {
+    if (bytes > limits::kMaxUnpackedBytes - unpacked_) return TooLarge(path);
+    unpacked_ += bytes;
+    return absl::OkStatus();
+  }
+
+  // The folder made of the first `count` parts. One that is made here no entry has named, so it
+  // counts as one: else a short archive of long paths would make millions.
   absl::StatusOr<UniqueFd> Folder(const std::vector<std::string>& parts, size_t count,
                                   const std::string& path) {
     UniqueFd folder(dup(root_.get()));
     if (!folder) return ErrnoStatus("dup");
     for (size_t i = 0; i < count; ++i) {
-      const char* name = parts[i].c_str();
-      const bool made = mkdirat(folder.get(), name, 0755) == 0;
-      if (!made && errno != EEXIST) return ErrnoStatus(path);
-      UniqueFd next(openat(folder.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-      if (!next) {
-        if (errno == ELOOP || errno == ENOTDIR)
-          return Bad(path, "its path leads through a link or a file");
-        return ErrnoStatus(path);
-      }
-      // Whatever hearthd's umask: in the guest another user looks at it.
-      if (made && fchmod(next.get(), 0755) != 0) return ErrnoStatus(path);
-      folder = std::move(next);
+      bool made = false;
+      ASSIGN_OR_RETURN(folder, Enter(folder, parts[i], path, &made));
+      if (made) RETURN_IF_ERROR(CountEntry());
     }
+    return folder;
+  }
+
+  // The folder `name` in `parent`, made where absent, never through a link.
+  absl::StatusOr<UniqueFd> Enter(const UniqueFd& parent, const std::string& name,
+                                 const std::string& path, bool* made) {
+    const bool is_new = mkdirat(parent.get(), name.c_str(), 0755) == 0;
+    if (!is_new && errno != EEXIST) return ErrnoStatus(path);
+    UniqueFd folder(
+        openat(parent.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!folder) {
+      if (errno == ELOOP || errno == ENOTDIR)
+        return Bad(path, "its path leads through a link or a file");
+      return ErrnoStatus(path);
+    }
+    if (made != nullptr) *made = is_new;
+    if (!is_new) return folder;
+    RETURN_IF_ERROR(CountBytes(kFolderBytes, path));
+    // Whatever hearthd's umask: in the guest another user looks at it.
+    if (fchmod(folder.get(), 0755) != 0) return ErrnoStatus(path);
     return folder;
   }
 
@@ -163,22 +191,20 @@ class Unpacker {
                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
     if (!file) return ErrnoStatus(path);
     if (fchmod(file.get(), mode) != 0) return ErrnoStatus(path);
+    int64_t end = 0;
     while (true) {
       if (cancellation_.cancelled()) return absl::CancelledError("unpacking was cancelled");
       const void* block = nullptr;
       size_t size = 0;
       la_int64_t offset = 0;
       const int code = archive_read_data_block(reader, &block, &size, &offset);
-      if (code == ARCHIVE_EOF) return Finish(file, archive_entry_size(entry), path);
+      if (code == ARCHIVE_EOF) return Finish(file, end, archive_entry_size(entry), path);
       if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
         return Bad(path, "its content is cut off or damaged");
-      unpacked_ += static_cast<int64_t>(size);
-      // A sparse file's holes count too: they are bytes of the image.
-      if (unpacked_ > limits::kMaxUnpackedBytes || offset < 0 ||
-          offset > limits::kMaxUnpackedBytes - static_cast<int64_t>(size)) {
-        return Bad(path, absl::StrCat("unpacked, the archive is over the limit of ",
-                                      limits::kMaxUnpackedBytes, " bytes"));
+      if (offset < 0 || offset > limits::kMaxUnpackedBytes - static_cast<int64_t>(size)) {
+        return TooLarge(path);
       }
+      RETURN_IF_ERROR(Grow(&end, offset + static_cast<int64_t>(size), path));
       RETURN_IF_ERROR(WriteAt(file, static_cast<const char*>(block), size, offset, path));
     }
   }
@@ -198,21 +224,24 @@ class Unpacker {
     return absl::OkStatus();
   }
 
+  // A sparse file's holes count too: they are bytes of the image.
+  absl::Status Grow(int64_t* end, int64_t to, const std::string& path) {
+    if (to <= *end) return absl::OkStatus();
+    RETURN_IF_ERROR(CountBytes(to - *end, path));
+    *end = to;
+    return absl::OkStatus();
+  }
+
   // Gives a file that ends with a hole its size.
-  absl::Status Finish(const UniqueFd& file, int64_t size, const std::string& path) {
-    struct stat info = {};
-    if (fstat(file.get(), &info) != 0) return ErrnoStatus(path);
-    if (size <= info.st_size) return absl::OkStatus();
-    unpacked_ += size - info.st_size;
-    if (size > limits::kMaxUnpackedBytes || unpacked_ > limits::kMaxUnpackedBytes) {
-      return Bad(path, absl::StrCat("unpacked, the archive is over the limit of ",
-                                    limits::kMaxUnpackedBytes, " bytes"));
-    }
+  absl::Status Finish(const UniqueFd& file, int64_t end, int64_t size, const std::string& path) {
+    if (size <= end) return absl::OkStatus();
+    RETURN_IF_ERROR(Grow(&end, size, path));
     return ftruncate(file.get(), size) == 0 ? absl::OkStatus() : ErrnoStatus(path);
   }
 
   const UniqueFd root_;
   const Cancellation& cancellation_;
+  int64_t entries_ = 0;
   int64_t unpacked_ = 0;
 };
 

@@ -25,6 +25,7 @@ struct Entry {
   mode_t mode = 0644;
   std::string link{};  // A symbolic link's or hard link's target.
   bool hard = false;
+  bool sparse = false;  // All but its last byte is a hole.
 };
 
 struct Place {
@@ -47,6 +48,10 @@ struct Place {
       archive_entry_set_filetype(header, entry.type);
       archive_entry_set_perm(header, entry.mode);
       archive_entry_set_size(header, static_cast<la_int64_t>(entry.content.size()));
+      if (entry.sparse) {
+        archive_entry_sparse_add_entry(header, static_cast<la_int64_t>(entry.content.size()) - 1,
+                                       1);
+      }
       if (entry.hard) {
         archive_entry_set_hardlink(header, entry.link.c_str());
       } else if (!entry.link.empty()) {
@@ -145,6 +150,26 @@ TEST_CASE("unpack: a small archive that grows too large is refused on the way") 
   CHECK(Refused(
       place.Try({{"a", zeros}, {"b", zeros}, {"c", zeros}, {"d", zeros}}, ARCHIVE_FILTER_ZSTD),
       "limit"));
+}
+
+TEST_CASE("unpack: folders that a path implies are entries, too") {
+  // "./" is the cheapest of entries; a file in 99 folders makes 100.
+  std::vector<Entry> entries(limits::kMaxArtifactEntries - 100, {"./", "", AE_IFDIR});
+  std::string deep = "f";
+  for (int i = 0; i < 99; ++i) deep.insert(0, "a/");
+  entries.push_back({deep, ""});
+  CHECK(Place().Try(entries).ok());
+  entries.back().path.insert(0, "a/");
+  CHECK(Refused(Place().Try(entries), "entries"));
+}
+
+TEST_CASE("unpack: folders count as what they take on the disk") {
+  Entry hole{"hole", std::string(limits::kMaxUnpackedBytes - 4096, '\0')};
+  hole.sparse = true;
+  std::vector<Entry> entries = {hole, {"one", "", AE_IFDIR}};
+  CHECK(Place().Try(entries).ok());
+  entries.push_back({"two", "", AE_IFDIR});
+  CHECK(Refused(Place().Try(entries), "limit"));
 }
 
 TEST_CASE("unpack: a cancelled one stops") {
