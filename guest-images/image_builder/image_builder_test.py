@@ -161,7 +161,7 @@ class Tree(Temporary):
 
 class Recipes(Temporary):
     def write(self, name, **changes):
-        manifest = {"name": name, "interface": "stdio", "argv": ["/bin/x"], "env": {}, "image": {}} | changes
+        manifest = {"name": name, "argv": ["/bin/x"], "env": {}, "image": {}} | changes
         (self.folder / f"{name}.json").write_text(json.dumps(manifest))
 
     def test_extends_adds_to_the_other_recipe(self):
@@ -171,7 +171,7 @@ class Recipes(Temporary):
         self.assertEqual((image["packages"], image["links"]), (["p", "q"], {"/x": "y"}))
 
     def test_bad_manifests_are_refused_by_name(self):
-        for changes in ({"argv": []}, {"argv": ["x"]}, {"interface": "http"}, {"env": {"A": 1}}, {"image": None},
+        for changes in ({"argv": []}, {"argv": ["x"]}, {"env": {"A": 1}}, {"image": None},
                         {"image": {"unknown": 1}}, {"image": {"extends": "a"}}, {"name": "b"}):
             with self.subTest(changes):
                 self.write("a")

@@ -10,7 +10,6 @@ from . import ImageError
 _LISTS = ("packages", "leaveOut", "prune")
 _TABLES = ("folders", "files", "links")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-_INTERFACES = ("runtime-api", "stdio")
 
 
 def _check(condition, path, message):
@@ -28,7 +27,6 @@ def load(path):
     name = manifest.get("name")
     _check(isinstance(name, str) and _NAME.fullmatch(name), path, "needs a name of lower-case letters, digits, dots and dashes")
     _check(path.stem == name, path, f"is named otherwise than the runtime in it, {name}")
-    _check(manifest.get("interface") in _INTERFACES, path, f"interface must be one of {', '.join(_INTERFACES)}")
     argv = manifest.get("argv")
     _check(isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv), path, "argv must be a list of strings")
     _check(argv[0].startswith("/"), path, "argv must start with an absolute path")
