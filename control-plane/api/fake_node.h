@@ -4,8 +4,12 @@
 //   big.*    answers 7 MB                 wait.*   runs until cancelled, then INSTANCE_LOST
 //   gate.*   runs until Open()            busy.*   cannot be reserved
 //   bad.*    its initialisation fails     slow.*   its initialisation ends only when cancelled
+//   queue.*  is never reserved, only waited for
+//   broken.* cannot be reserved, for its initialisation fails with all that an error may hold
+//   held.*   its snapshots are neither made again nor deleted before Open()
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <set>
@@ -15,7 +19,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "control-plane/limits.h"
 #include "control-plane/node/node.h"
 
 namespace hearth::control {
@@ -36,9 +42,7 @@ class FakeNode final : public Node {
       hearth::v1::FunctionError error;
       error.set_type("Runtime.ImportModuleError");
       error.set_message("No module named 'bad'");
-      absl::Status status = absl::FailedPreconditionError("the function's initialisation failed");
-      status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
-      return status;
+      return InitFailed(error);
     }
     progress(PrepareStage::kSnapshot, 50);
     absl::MutexLock lock(&mutex_);
@@ -51,6 +55,12 @@ class FakeNode final : public Node {
   absl::StatusOr<std::unique_ptr<Reservation>> Reserve(VersionPtr version, absl::Time,
                                                        const Cancellation& cancellation) override {
     if (cancellation.cancelled()) return absl::CancelledError("cancelled");
+    if (Does(*version, "queue")) {
+      waiting_.fetch_add(1);
+      WaitFor(cancellation);
+      return absl::CancelledError("cancelled");
+    }
+    if (Does(*version, "broken")) return LargestError();
     if (Does(*version, "busy")) return absl::ResourceExhaustedError("the queue is full");
     absl::MutexLock lock(&mutex_);
     instances_.insert(version->name);
@@ -61,6 +71,7 @@ class FakeNode final : public Node {
                                           const InvocationRequest& request, ResponseSink& response,
                                           const Cancellation& cancellation) override {
     const VersionPtr version = static_cast<Held*>(reservation.get())->version;
+    const Busy busy(this, version->name);
     runs_.fetch_add(1);
     std::string bytes(request.payload);
     Say(*version, request.id, "running");
@@ -79,10 +90,7 @@ class FakeNode final : public Node {
       cancelled_runs_.fetch_add(1);
       return report;
     }
-    if (Does(*version, "gate")) {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&open_));
-    }
+    if (Does(*version, "gate")) AwaitOpen();
     if (Does(*version, "error")) {
       invocation.set_outcome(hearth::v1::FUNCTION_ERROR);
       invocation.mutable_error()->set_type("ValueError");
@@ -98,13 +106,24 @@ class FakeNode final : public Node {
     return report;
   }
 
-  absl::Status Drain(const std::string& prefix, bool) override {
+  absl::Status Drain(const std::string& prefix, bool force) override {
     absl::MutexLock lock(&mutex_);
+    const auto idle = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return force || std::none_of(busy_.begin(), busy_.end(), [&](const std::string& version) {
+               return version == prefix || absl::StartsWith(version, prefix + "/");
+             });
+    };
+    mutex_.Await(absl::Condition(&idle));
     for (auto it = instances_.begin(); it != instances_.end();) {
       const bool below = *it == prefix || absl::StartsWith(*it, prefix + "/");
       it = below ? instances_.erase(it) : std::next(it);
     }
     return absl::OkStatus();
+  }
+
+  void Retire(const std::string& version) override {
+    Drain(version, true).IgnoreError();
+    ForgetSnapshots(version);
   }
 
   void Watch(NodeObserver* observer) override {
@@ -128,6 +147,7 @@ class FakeNode final : public Node {
   absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(VersionPtr version, PrepareProgress progress,
                                                        const Cancellation& cancellation) override {
     progress(PrepareStage::kBoot, 50);
+    if (Does(*version, "held")) AwaitOpen();
     if (Does(*version, "unsaved")) return absl::UnavailableError("it could not be saved");
     if (cancellation.cancelled()) return absl::CancelledError("cancelled");
     absl::MutexLock lock(&mutex_);
@@ -151,6 +171,10 @@ class FakeNode final : public Node {
   }
   absl::Status DeleteSnapshot(const std::string& name) override {
     absl::MutexLock lock(&mutex_);
+    if (held_.count(name) != 0) {
+      ++held_deletes_;
+      mutex_.Await(absl::Condition(&open_));
+    }
     for (auto it = snapshots_.begin(); it != snapshots_.end(); ++it) {
       if (it->second.name() != name) continue;
       snapshots_.erase(it);
@@ -189,9 +213,14 @@ class FakeNode final : public Node {
     absl::MutexLock lock(&mutex_);
     open_ = true;
   }
+  int held_deletes() {
+    absl::MutexLock lock(&mutex_);
+    return held_deletes_;
+  }
   int runs() const { return runs_.load(); }
   int cancelled_runs() const { return cancelled_runs_.load(); }
   int prepares() const { return prepares_.load(); }
+  int waiting() const { return waiting_.load(); }  // Reservations, ever.
 
  private:
   // Its name.
@@ -204,8 +233,32 @@ class FakeNode final : public Node {
     snapshot.mutable_images()->set_kernel(version.kernel.digest);
     snapshot.mutable_images()->set_agent(version.agent.digest);
     snapshot.mutable_images()->set_runtime(version.runtime.image.digest);
+    if (Does(version, "held")) held_.insert(snapshot.name());
     return snapshot.name();
   }
+  void AwaitOpen() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&open_));
+  }
+
+  // A version whose "user code" runs.
+  class Busy {
+   public:
+    Busy(FakeNode* node, const std::string& version) : node_(node) {
+      absl::MutexLock lock(&node_->mutex_);
+      at_ = node_->busy_.insert(version);
+    }
+    ~Busy() {
+      absl::MutexLock lock(&node_->mutex_);
+      node_->busy_.erase(at_);
+    }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+   private:
+    FakeNode* const node_;
+    std::multiset<std::string>::iterator at_;
+  };
 
   struct Held final : Reservation {
     explicit Held(VersionPtr held) : version(std::move(held)) {}
@@ -213,6 +266,23 @@ class FakeNode final : public Node {
     std::string instance_name() const override { return InstanceName(version->name); }
     const VersionPtr version;
   };
+
+  static absl::Status InitFailed(const hearth::v1::FunctionError& error) {
+    absl::Status status = absl::FailedPreconditionError(
+        absl::StrCat("the function's initialisation failed: ", error.message()));
+    status.SetPayload(kFunctionErrorPayload, absl::Cord(error.SerializeAsString()));
+    return status;
+  }
+  static absl::Status LargestError() {
+    hearth::v1::FunctionError error;
+    error.set_type("ValueError");
+    while (error.message().size() + 2 <= limits::kMaxErrorTextBytes)
+      *error.mutable_message() += "é";
+    for (size_t i = 0; i < limits::kMaxStackTraceLines; ++i) {
+      error.add_stack_trace(absl::StrCat("frame ", i, std::string(100, '.')));
+    }
+    return InitFailed(error);
+  }
 
   static std::string InstanceName(const std::string& version) {
     const size_t split = version.rfind("/versions/");
@@ -243,8 +313,11 @@ class FakeNode final : public Node {
 
   absl::Mutex mutex_;
   std::set<std::string> instances_ ABSL_GUARDED_BY(mutex_);  // One for each version in use.
+  std::multiset<std::string> busy_ ABSL_GUARDED_BY(mutex_);
   bool open_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, hearth::v1::Snapshot> snapshots_ ABSL_GUARDED_BY(mutex_);  // By version.
+  std::set<std::string> held_ ABSL_GUARDED_BY(mutex_);  // Snapshots that Open() lets go.
+  int held_deletes_ ABSL_GUARDED_BY(mutex_) = 0;        // Begun.
   int made_snapshots_ ABSL_GUARDED_BY(mutex_) = 0;
   VersionPtr prepared_ ABSL_GUARDED_BY(mutex_);
   std::vector<VersionPtr> refreshed_ ABSL_GUARDED_BY(mutex_);
@@ -254,6 +327,7 @@ class FakeNode final : public Node {
   std::atomic<int> runs_{0};
   std::atomic<int> cancelled_runs_{0};
   std::atomic<int> prepares_{0};
+  std::atomic<int> waiting_{0};
 };
 
 }  // namespace hearth::control

@@ -50,12 +50,6 @@ UsageSum UsageOf(World& world, const std::string& function) {
   return sums->empty() ? UsageSum{} : (*sums)[0];
 }
 
-// Waits for what another thread is about to do; no event of it can be seen from here.
-template <class Condition>
-void Until(Condition condition) {
-  while (!condition()) std::this_thread::yield();
-}
-
 // A call of a method whose messages are known as bytes only: writes one, reads one.
 std::string RawCall(World& world, const std::string& method, const std::string& request) {
   grpc::GenericStub stub(world.channel);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "control-plane/api/fake_node.h"
 #include "control-plane/api/server.h"
@@ -43,6 +44,12 @@ inline google::rpc::Status Details(const grpc::Status& status) {
   return details;
 }
 inline std::string Reason(const grpc::Status& status) { return Reason(Details(status)); }
+
+// Waits for what another thread is about to do; no event of it can be seen from here.
+template <class Condition>
+void Until(Condition condition) {
+  while (!condition()) std::this_thread::yield();
+}
 
 class World {
  public:

@@ -95,6 +95,12 @@ LocalNode::Impl::~Impl() {
   loop_thread.join();
 }
 
+void LocalNode::Impl::CancelBackground(const std::string& prefix) {
+  const auto below = [&](const std::string& version) { return IsBelow(version, prefix); };
+  builds.Cancel(below);
+  ahead.Cancel(below);
+}
+
 void LocalNode::Impl::PauseMember(PoolMemberPtr member) {
   tasks.Add([member] { static_cast<Instance&>(*member).Pause(); });
 }
@@ -262,15 +268,20 @@ absl::StatusOr<std::unique_ptr<Reservation>> LocalNode::Reserve(VersionPtr versi
 }
 
 absl::Status LocalNode::Drain(const std::string& prefix, bool force) {
-  const auto below = [&](const std::string& version) { return IsBelow(version, prefix); };
-  const auto cancel = [&] {
-    impl_->builds.Cancel(below);
-    impl_->ahead.Cancel(below);
-  };
-  cancel();
+  impl_->CancelBackground(prefix);
   impl_->pool.Drain(prefix, force);
-  cancel();  // What was asked for by those that started meanwhile.
+  impl_->CancelBackground(prefix);  // What was asked for by those that started meanwhile.
   return absl::OkStatus();
+}
+
+void LocalNode::Retire(const std::string& version_name) {
+  impl_->CancelBackground(version_name);
+  // Its snapshots go last: what still starts could make another.
+  impl_->pool.BeginDrain(version_name, /*force=*/false, [impl = impl_.get(), version_name] {
+    impl->tasks.Add([impl, version_name] {
+      if (impl->snapshots) impl->snapshots->Forget(version_name);
+    });
+  });
 }
 
 void LocalNode::Watch(NodeObserver* observer) { impl_->logs.Set(observer); }

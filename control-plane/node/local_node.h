@@ -109,6 +109,7 @@ class LocalNode final : public Node {
                                           const InvocationRequest& request, ResponseSink& response,
                                           const Cancellation& cancellation) override;
   absl::Status Drain(const std::string& prefix, bool force) override;
+  void Retire(const std::string& version_name) override;
   void Watch(NodeObserver* observer) override;
   std::vector<hearth::v1::Instance> ListInstances() override;
   absl::StatusOr<hearth::v1::Snapshot> RebuildSnapshot(VersionPtr version, PrepareProgress progress,

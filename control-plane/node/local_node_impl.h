@@ -60,6 +60,8 @@ class LocalNode::Impl final : public PoolDelegate {
   void PauseMember(PoolMemberPtr member) override;
   void StopMember(PoolMemberPtr member, bool orderly) override;
 
+  // Of versions at `prefix` or below it.
+  void CancelBackground(const std::string& prefix);
   // An instance of `version` that is ready to serve; sees to those ahead of demand.
   absl::StatusOr<std::unique_ptr<HeldInstance>> Hold(const VersionPtr& version, absl::Time deadline,
                                                      const PrepareProgress& progress,

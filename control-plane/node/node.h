@@ -144,6 +144,10 @@ class Node {
   // `force`; answers when they are gone. New reservations are refused while it runs.
   virtual absl::Status Drain(const std::string& prefix, bool force) = 0;
 
+  // The version was deleted: ends its instances once they are not busy, then deletes its snapshots.
+  // Does not wait for them; new reservations are refused until they are gone.
+  virtual void Retire(const std::string& version_name) = 0;
+
   // One observer at most; null takes it away and waits for calls under way.
   virtual void Watch(NodeObserver* observer) = 0;
 

@@ -162,6 +162,25 @@ std::unique_ptr<Reservation> Reserve(NodeFixture& fixture, hearth::v1::StartKind
   return *std::move(reserved);
 }
 
+TEST_CASE("snapshots: of a retired version what is busy goes on, then it and its snapshots go") {
+  NodeFixture fixture;
+  fixture.WithSnapshots();
+  REQUIRE(Prepare(fixture).ok());
+  AwaitInstances(fixture, 0);  // The snapshot's trial.
+  {
+    const auto busy = Reserve(fixture, hearth::v1::RESTORED);
+    fixture.node().Retire(kVersion);
+    CHECK(fixture.world->alive == 1);
+    CHECK(fixture.node().ListSnapshots().size() == 1);
+    CHECK(absl::IsUnavailable(
+        fixture.node()
+            .Reserve(fixture.default_version, absl::InfiniteFuture(), Cancellation())
+            .status()));
+  }
+  AwaitInstances(fixture, 0);
+  while (!fixture.node().ListSnapshots().empty()) std::this_thread::yield();
+}
+
 TEST_CASE("snapshots: without clones one serves one instance at a time, and others boot") {
   NodeFixture fixture;
   fixture.world->clones = false;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "control-plane/node/node.h"
 #include "google/rpc/error_details.pb.h"
 #include "vmm/base/steady_clock.h"
@@ -38,7 +39,7 @@ absl::Status Pool::Busy(absl::string_view why) const {
 
 bool Pool::IsDraining(absl::string_view version) const {
   return std::any_of(draining_.begin(), draining_.end(),
-                     [&](const std::string& prefix) { return IsBelow(version, prefix); });
+                     [&](const Draining& drain) { return IsBelow(version, drain.prefix); });
 }
 
 void Pool::Move(PoolMember& member, InstanceEvent event) {
@@ -282,6 +283,7 @@ void Pool::Gone(const PoolMemberPtr& member) {
     stopping_mib_ -= CostOf(member->memory_mib());
     --stopping_;
     Dispatch(&actions);
+    EndDrains(&actions);
     gone_.SignalAll();
   }
   RunAll(actions);
@@ -308,8 +310,7 @@ void Pool::AwaitGone(const PoolMemberPtr& member) {
   while (members_.count(member) != 0) gone_.Wait(&mutex_);
 }
 
-void Pool::BeginDrain(const std::string& prefix, bool force, Actions* actions) {
-  draining_.insert(prefix);
+void Pool::StopBelow(const std::string& prefix, bool force, Actions* actions) {
   for (Waiter* waiter : queue_) {
     if (!IsBelow(*waiter->version, prefix)) continue;
     waiter->refused = absl::UnavailableError("the version is being drained");
@@ -329,26 +330,43 @@ void Pool::BeginDrain(const std::string& prefix, bool force, Actions* actions) {
   Dispatch(actions);
 }
 
-void Pool::Drain(const std::string& prefix, bool force) {
+void Pool::EndDrains(Actions* actions) {
+  for (auto drain = draining_.begin(); drain != draining_.end();) {
+    const bool under_way =
+        drain->done == nullptr ||
+        std::any_of(members_.begin(), members_.end(), [&](const PoolMemberPtr& member) {
+          return IsBelow(member->version(), drain->prefix);
+        });
+    if (under_way) {
+      ++drain;
+      continue;
+    }
+    actions->push_back(std::move(drain->done));
+    drain = draining_.erase(drain);
+  }
+}
+
+void Pool::BeginDrain(const std::string& prefix, bool force, std::function<void()> done) {
   Actions actions;
   {
     absl::MutexLock lock(&mutex_);
-    BeginDrain(prefix, force, &actions);
+    draining_.push_back({prefix, std::move(done)});
+    StopBelow(prefix, force, &actions);
+    EndDrains(&actions);
   }
   RunAll(actions);
-  absl::MutexLock lock(&mutex_);
-  while (std::any_of(members_.begin(), members_.end(), [&](const PoolMemberPtr& member) {
-    return IsBelow(member->version(), prefix);
-  })) {
-    gone_.Wait(&mutex_);
-  }
-  draining_.erase(draining_.find(prefix));
+}
+
+void Pool::Drain(const std::string& prefix, bool force) {
+  absl::Notification gone;
+  BeginDrain(prefix, force, [&gone] { gone.Notify(); });
+  gone.WaitForNotification();
 }
 
 void Pool::Close() {
   {
     absl::MutexLock lock(&mutex_);
-    draining_.insert("");
+    draining_.push_back({"", nullptr});
   }
   Drain("", true);
 }

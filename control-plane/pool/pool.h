@@ -140,7 +140,11 @@ class Pool {
   void AwaitGone(const PoolMemberPtr& member) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ends all members whose version is `prefix` or below it, once they are not held, or at once when
-  // `force`; waits until they are gone.
+  // `force`, and refuses new ones until they are gone. Then calls `done`, once, without the pool's
+  // lock, on whatever thread.
+  void BeginDrain(const std::string& prefix, bool force, std::function<void()> done)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same, and waits until they are gone.
   void Drain(const std::string& prefix, bool force) ABSL_LOCKS_EXCLUDED(mutex_);
   // Drain of everything, for good.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -161,6 +165,10 @@ class Pool {
     absl::Status refused;
     SteadyCondVar changed;
   };
+  struct Draining {
+    std::string prefix;
+    std::function<void()> done;  // None: for good.
+  };
   // To be run when the lock is released.
   using Actions = std::vector<std::function<void()>>;
 
@@ -178,8 +186,9 @@ class Pool {
   bool GrantNew(Waiter& waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom(uint64_t cost_mib, Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dispatch(Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void BeginDrain(const std::string& prefix, bool force, Actions* actions)
+  void StopBelow(const std::string& prefix, bool force, Actions* actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndDrains(Actions* actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void IdleTimerFired(const PoolMemberPtr& member, Timers::Id id) ABSL_LOCKS_EXCLUDED(mutex_);
   void ArmIdleTimer(const PoolMemberPtr& member, absl::Duration delay)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -198,7 +207,7 @@ class Pool {
   std::set<PoolMemberPtr> members_ ABSL_GUARDED_BY(mutex_);
   std::list<PoolMemberPtr> idle_ ABSL_GUARDED_BY(mutex_);  // IDLE and PAUSED, last used at the end.
   std::list<Waiter*> queue_ ABSL_GUARDED_BY(mutex_);       // In order of arrival.
-  std::multiset<std::string> draining_ ABSL_GUARDED_BY(mutex_);
+  std::list<Draining> draining_ ABSL_GUARDED_BY(mutex_);
   mutable absl::CondVar gone_;
 };
 

@@ -317,6 +317,21 @@ TEST_CASE("pool: drain waits for what is busy, refuses what is new, spares the r
   CHECK(world.Acquire("t/versions/1").ok());
 }
 
+TEST_CASE("pool: a drain that nobody waits for says when it is done, and refuses until then") {
+  World world;
+  auto busy = world.Acquire("t/versions/1");
+  int done = 0;
+  world.pool->BeginDrain("t/versions/1", false, [&] { ++done; });
+  world.pool->BeginDrain("t/versions/2", false, [&] { done += 10; });
+  CHECK(done == 10);  // There was none.
+  CHECK(world.Acquire("t/versions/2").ok());
+  CHECK(world.Acquire("t/versions/1").status().code() == absl::StatusCode::kUnavailable);
+  world.pool->Release(busy->member, true, true);
+  CHECK(world.pool->StateOf(busy->member) == InstanceState::kGone);
+  CHECK(done == 11);
+  CHECK(world.Acquire("t/versions/1").ok());
+}
+
 TEST_CASE("pool: a forced drain ends what is busy, and what is booting learns of it") {
   World world;
   auto booting = world.pool->Acquire(
