@@ -74,7 +74,8 @@ inline constexpr size_t kMaxLogLineBytes = 16 * 1024;
 inline constexpr size_t kMaxFunctionLogBytes = 1024 * 1024;
 inline constexpr size_t kMaxLogBytes = 64 * 1024 * 1024;
 inline constexpr size_t kMaxFollowerBytes = 1024 * 1024;
-inline constexpr size_t kLogEntryOverheadBytes = 256;  // What an entry counts for beside its text.
+// What an entry counts for beside its text and names.
+inline constexpr size_t kLogEntryOverheadBytes = 256;
 inline constexpr int kMaxLogEntriesPerMessage = 64;
 
 // The ledger.

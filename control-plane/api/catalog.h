@@ -68,6 +68,8 @@ class Catalog {
 
  private:
   absl::Status Require(Kind kind, const std::string& name);
+  // Of a version that was deleted: ends its deploy or rebuild, and leaves the rest to the node.
+  void Retire(const std::string& version);
 
   const Parts parts_;
 };

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tenants and functions.
+#include <limits>
+
 #include "absl/time/clock.h"
 #include "control-plane/api/catalog.h"
 #include "control-plane/api/records.h"
@@ -31,6 +33,8 @@ absl::Status CheckFunction(const Function& function) {
   violations.Add(CheckLabels(function.labels(), "function.labels"));
   return violations.ToStatus();
 }
+
+constexpr int kAll = std::numeric_limits<int>::max();
 
 absl::Status AlreadyExists(const std::string& name) {
   return ApiError(absl::StatusCode::kAlreadyExists, "RESOURCE_EXISTS",
@@ -213,24 +217,25 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteFunction(const DeleteFunctionRequ
   RETURN_IF_ERROR(ParseName(kFunctionPattern, name, "name").status());
   Empty empty;
   bool is_new = false;
+  std::vector<Record> versions;
   RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) {
     return Replayed(t, "DeleteFunction", request, &empty, [&]() -> absl::Status {
       is_new = true;
       ASSIGN_OR_RETURN(const auto function, Load<Function>(t, Kind::kFunction, name));
       RETURN_IF_ERROR(CheckEtag(request.etag(), function.etag(), name));
       RETURN_IF_ERROR(t.EraseChildren(Kind::kAlias, name));
+      ASSIGN_OR_RETURN(versions, t.List(Kind::kVersion, name, "", kAll, true));
       RETURN_IF_ERROR(t.EraseChildren(Kind::kVersion, name));
       return t.Erase(Kind::kFunction, name);
     });
   }));
   // A repeat must not touch a function that was made under the same name since.
   if (!is_new) return empty;
-  // From here on nothing new begins; what is under way is ended, or ends by itself.
+  // From here on nothing new begins; deploys under way are ended, invocations end by themselves, in
+  // their time. By version, for a function of this name that is made meanwhile has others.
   parts_.router->Invalidate(name);
-  parts_.operations->CancelBelow(name);
-  RETURN_IF_ERROR(parts_.node->Drain(name, /*force=*/false));
-  parts_.node->ForgetSnapshots(name);
-  parts_.logs->Forget(name);
+  for (const Record& version : versions) Retire(version.name);
+  parts_.logs->Forget(name, versions.empty() ? "" : versions.front().name);
   return empty;
 }
 

@@ -92,10 +92,13 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteVersion(const DeleteVersionReques
     });
   }));
   parts_.router->Invalidate(ParentOf(name));
-  parts_.operations->CancelBelow(name);
-  RETURN_IF_ERROR(parts_.node->Drain(name, /*force=*/false));
-  parts_.node->ForgetSnapshots(name);
+  Retire(name);
   return empty;
+}
+
+void Catalog::Retire(const std::string& version) {
+  parts_.operations->CancelBelow(version);
+  parts_.node->Retire(version);
 }
 
 Catalog::Answer<Alias> Catalog::CreateAlias(const CreateAliasRequest& request) {

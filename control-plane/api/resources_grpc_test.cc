@@ -337,6 +337,49 @@ TEST_CASE("functions: deleted with a deploy under way, nothing of it is left") {
   CHECK(world.Deploy(f, "echo.handler").name() == f + "/versions/3");
 }
 
+TEST_CASE("functions: deleting one does not wait for its invocations, nor does making it again") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  world.Deploy(f, "echo.handler");
+  world.Deploy(f, "gate.handler");
+  InvokeResponse late;
+  grpc::Status status;
+  std::thread client([&] { status = world.Invoke(f, "late", &late); });
+  Until([&] { return world.node->runs() == 1; });
+  const auto erase = [&](auto method, const auto& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    google::protobuf::Empty empty;
+    return ((*world.functions).*method)(&context, request, &empty).ok();
+  };
+  DeleteVersionRequest version;
+  version.set_name(f + "/versions/1");
+  CHECK(erase(&FunctionService::Stub::DeleteVersion, version));
+  DeleteFunctionRequest function;
+  function.set_name(f);
+  CHECK(erase(&FunctionService::Stub::DeleteFunction, function));
+
+  world.MakeFunction("f");
+  CHECK(world.Deploy(f, "echo.handler").name() == f + "/versions/3");
+  InvokeResponse response;
+  CHECK(world.Invoke(f, "new", &response).ok());
+  world.node->Open();
+  client.join();
+  CHECK(status.ok());
+  CHECK(late.payload() == "late");
+  TailLogsRequest tail;
+  tail.set_parent(f);
+  grpc::ClientContext context;
+  auto reader = world.logs->TailLogs(&context, tail);
+  TailLogsResponse lines;
+  while (reader->Read(&lines)) {
+    for (const auto& line : lines.entries()) {
+      CHECK(line.invocation() != late.invocation().name());
+    }
+  }
+  CHECK(reader->Finish().ok());
+}
+
 TEST_CASE("aliases: made, moved under an etag, resolved, deleted; `live` is told to the function") {
   World world;
   const std::string f = world.MakeFunction("f");

@@ -13,8 +13,22 @@
 namespace hearth::control {
 namespace {
 
+constexpr absl::Duration kGoneTime = absl::Minutes(30);  // Twice the longest invocation.
+
 size_t CostOf(const hearth::v1::LogEntry& entry) {
-  return entry.text().size() + limits::kLogEntryOverheadBytes;
+  return entry.text().size() + entry.invocation().size() + entry.version().size() +
+         entry.instance().size() + limits::kLogEntryOverheadBytes;
+}
+
+constexpr char kVersions[] = "/versions/";
+
+int64_t NumberOf(absl::string_view version_name) {
+  int64_t number = 0;
+  const size_t at = version_name.rfind(kVersions);
+  return at != absl::string_view::npos &&
+                 absl::SimpleAtoi(version_name.substr(at + sizeof(kVersions) - 1), &number)
+             ? number
+             : 0;
 }
 
 }  // namespace
@@ -24,7 +38,7 @@ void LogHub::OnLog(const std::string& version_name, hearth::v1::LogEntry entry) 
     entry.mutable_text()->resize(limits::kMaxLogLineBytes);
     entry.set_truncated(true);
   }
-  Append(version_name.substr(0, version_name.rfind("/versions/")), std::move(entry));
+  Append(version_name, std::move(entry));
 }
 
 void LogHub::AddPlatformLine(const hearth::v1::Invocation& invocation, std::string text) {
@@ -40,9 +54,12 @@ void LogHub::AddPlatformLine(const hearth::v1::Invocation& invocation, std::stri
   OnLog(invocation.version(), std::move(entry));
 }
 
-void LogHub::Append(const std::string& function, hearth::v1::LogEntry entry) {
+void LogHub::Append(const std::string& version_name, hearth::v1::LogEntry entry) {
+  const std::string function = version_name.substr(0, version_name.rfind(kVersions));
   absl::MutexLock lock(&mutex_);
   if (closed_) return;
+  const auto gone = gone_.find(function);
+  if (gone != gone_.end() && NumberOf(version_name) <= gone->second.last_version) return;
   std::shared_ptr<Ring>& ring = rings_[function];
   if (!ring) ring = std::make_shared<Ring>();
   const uint64_t number = ring->first + ring->entries.size();
@@ -139,8 +156,13 @@ std::vector<hearth::v1::LogEntry> LogHub::Reader::Next(const Cancellation& cance
   return found;
 }
 
-void LogHub::Forget(const std::string& function) {
+void LogHub::Forget(const std::string& function, const std::string& last_version) {
   absl::MutexLock lock(&mutex_);
+  const absl::Time now = absl::Now();
+  for (auto it = gone_.begin(); it != gone_.end();) {
+    it = it->second.expiry < now ? gone_.erase(it) : std::next(it);
+  }
+  if (!last_version.empty()) gone_[function] = {NumberOf(last_version), now + kGoneTime};
   const auto found = rings_.find(function);
   if (found == rings_.end()) return;
   while (!found->second->entries.empty()) DropFirst(*found->second);

@@ -60,8 +60,11 @@ class LogHub final : public NodeObserver {
   absl::StatusOr<std::unique_ptr<Reader>> Read(const std::string& function, Options options)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets a function's lines; its followers end.
-  void Forget(const std::string& function) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Forgets the lines of a function that was deleted; its followers end. What its invocations under
+  // way still say is forgotten too, that is, the lines of versions up to `last_version`: a function
+  // that is made again under its name has higher ones. Empty: it had none.
+  void Forget(const std::string& function, const std::string& last_version)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends all followers, for good.
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -74,7 +77,14 @@ class LogHub final : public NodeObserver {
     bool closed = false;
   };
 
-  void Append(const std::string& function, hearth::v1::LogEntry entry) ABSL_LOCKS_EXCLUDED(mutex_);
+  // A function that was deleted. Kept for longer than an invocation can take.
+  struct Gone {
+    int64_t last_version = 0;
+    absl::Time expiry;
+  };
+
+  void Append(const std::string& version_name, hearth::v1::LogEntry entry)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void DropFirst(Ring& ring) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeRoom(const Ring& writer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -82,6 +92,7 @@ class LogHub final : public NodeObserver {
   absl::Mutex mutex_;  // Guards what the rings hold, too.
   std::map<std::string, std::shared_ptr<Ring>> rings_ ABSL_GUARDED_BY(mutex_);
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Gone> gone_ ABSL_GUARDED_BY(mutex_);  // By function.
   uint64_t writes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

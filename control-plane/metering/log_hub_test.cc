@@ -63,7 +63,7 @@ TEST_CASE("logs: a follower gets new lines, and ends when cancelled, forgotten o
   canceller.join();
 
   auto second = *hub.Read(kFunction, {true, "none", 0, ""});
-  std::thread forgetter([&] { hub.Forget(kFunction); });
+  std::thread forgetter([&] { hub.Forget(kFunction, kVersion); });
   CHECK(second->Next(Cancellation()).empty());
   forgetter.join();
 
@@ -71,6 +71,27 @@ TEST_CASE("logs: a follower gets new lines, and ends when cancelled, forgotten o
   std::thread closer([&] { hub.Close(); });
   CHECK(third->Next(Cancellation()).empty());
   closer.join();
+}
+
+TEST_CASE("logs: what the invocations of a deleted function still say is not kept") {
+  LogHub hub(UuidGenerator().Next());
+  hub.OnLog("tenants/t/functions/f/versions/9", Line("old"));
+  hub.Forget(kFunction, "tenants/t/functions/f/versions/9");
+  hub.OnLog("tenants/t/functions/f/versions/9", Line("late"));
+  CHECK(Drain(**hub.Read(kFunction, {})).empty());
+  // Made again, it goes on counting.
+  hub.OnLog("tenants/t/functions/f/versions/10", Line("new"));
+  hub.OnLog("tenants/t/functions/f/versions/8", Line("later"));
+  CHECK(Drain(**hub.Read(kFunction, {})) == "new");
+}
+
+TEST_CASE("logs: a short line counts with the names that it carries") {
+  LogHub hub(UuidGenerator().Next());
+  const std::string invocation(200, 'i');
+  const size_t count = limits::kMaxFunctionLogBytes / limits::kLogEntryOverheadBytes;
+  for (size_t i = 0; i < count; ++i) hub.OnLog(kVersion, Line("x", invocation));
+  CHECK(Drain(**hub.Read(kFunction, {})).size() ==
+        limits::kMaxFunctionLogBytes / (limits::kLogEntryOverheadBytes + 201));
 }
 
 TEST_CASE("logs: memory is bounded and a slow reader learns how many lines it missed") {
