@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control-plane/api/errors.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/any.pb.h"
+#include "hearth/v1/resources.pb.h"
 
 namespace hearth::control {
 namespace {
@@ -36,6 +40,61 @@ google::rpc::ErrorInfo Info(absl::string_view reason,
   info.set_domain(kErrorDomain);
   for (const auto& [key, value] : metadata) (*info.mutable_metadata())[key] = value;
   return info;
+}
+
+constexpr size_t kMaxTrailerBytes = 6 * 1024;  // Leaves 2 KiB to gRPC and to who is between.
+constexpr size_t kMaxTrailerMessageBytes = 1024;
+constexpr size_t kMaxDetailTextBytes = 256;  // Of a detail that must be cut.
+
+// What it is on the wire: grpc-message percent-encoded, grpc-status-details-bin in base64.
+size_t TrailerBytes(const google::rpc::Status& rpc) {
+  size_t bytes = (rpc.ByteSizeLong() + 2) / 3 * 4;
+  for (const char c : rpc.message()) bytes += c >= 0x20 && c < 0x7f && c != '%' ? 1 : 3;
+  return bytes;
+}
+
+// Between characters of UTF-8.
+void CutText(std::string* text, size_t most) {
+  if (text->size() <= most) return;
+  size_t end = most - 3;
+  while (end > 0 && (static_cast<unsigned char>((*text)[end]) & 0xc0) == 0x80) --end;
+  text->resize(end);
+  text->append("...");
+}
+
+// Each Cut() makes a detail smaller; false: no further.
+bool Cut(google::rpc::ErrorInfo* info) {
+  for (auto& [key, value] : *info->mutable_metadata()) CutText(&value, kMaxDetailTextBytes);
+  return false;
+}
+bool Cut(google::rpc::BadRequest* request) {
+  for (auto& violation : *request->mutable_field_violations()) {
+    CutText(violation.mutable_field(), kMaxDetailTextBytes);
+    CutText(violation.mutable_description(), kMaxDetailTextBytes);
+  }
+  if (request->field_violations_size() <= 1) return false;
+  request->mutable_field_violations()->RemoveLast();
+  return true;
+}
+bool Cut(hearth::v1::FunctionError* error) {
+  CutText(error->mutable_type(), kMaxDetailTextBytes);
+  CutText(error->mutable_message(), kMaxDetailTextBytes);
+  auto* frames = error->mutable_stack_trace();
+  if (frames->empty()) return false;
+  // One end is where it began, the other where it failed.
+  frames->DeleteSubrange(frames->size() / 2, 1);
+  return true;
+}
+
+// Makes `any`, if it holds a Detail, so small that its status fits, or as small as it can be.
+template <class Detail>
+void Shrink(const google::rpc::Status& rpc, google::protobuf::Any* any) {
+  Detail detail;
+  if (!any->UnpackTo(&detail)) return;
+  for (bool more = true; more && TrailerBytes(rpc) > kMaxTrailerBytes;) {
+    more = Cut(&detail);
+    any->PackFrom(detail);
+  }
 }
 
 }  // namespace
@@ -126,6 +185,28 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
   whole.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     if (url != info_url && absl::StartsWith(url, kPrefix)) add(url, payload);
   });
+  return rpc;
+}
+
+google::rpc::Status ToTrailers(const absl::Status& status) {
+  const google::rpc::Status whole = ToRpcStatus(status);
+  if (TrailerBytes(whole) <= kMaxTrailerBytes) return whole;
+  google::rpc::Status rpc = whole;
+  CutText(rpc.mutable_message(), kMaxTrailerMessageBytes);
+  // The ErrorInfo stays first; then as many as find room, the small ones before those to be cut.
+  std::vector<google::protobuf::Any> details(whole.details().begin(), whole.details().end());
+  std::stable_sort(details.begin() + 1, details.end(), [](const auto& a, const auto& b) {
+    return a.value().size() < b.value().size();
+  });
+  rpc.clear_details();
+  for (const google::protobuf::Any& detail : details) {
+    google::protobuf::Any* added = rpc.add_details();
+    *added = detail;
+    Shrink<google::rpc::ErrorInfo>(rpc, added);
+    Shrink<google::rpc::BadRequest>(rpc, added);
+    Shrink<hearth::v1::FunctionError>(rpc, added);
+    if (TrailerBytes(rpc) > kMaxTrailerBytes) rpc.mutable_details()->RemoveLast();
+  }
   return rpc;
 }
 

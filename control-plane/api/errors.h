@@ -49,6 +49,10 @@ class FieldViolations {
 
 // As it goes on the wire: every payload a detail, and an ErrorInfo always.
 google::rpc::Status ToRpcStatus(const absl::Status& status);
+// The same for an RPC's trailers, of which clients take 8 KiB in all and else tell
+// RESOURCE_EXHAUSTED instead. Texts, stack traces and violations are cut where need be; code and
+// ErrorInfo stay.
+google::rpc::Status ToTrailers(const absl::Status& status);
 
 // The ErrorInfo's reason; empty without one.
 std::string ReasonOf(const absl::Status& status);

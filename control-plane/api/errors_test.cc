@@ -27,6 +27,26 @@ TEST_CASE("errors: every error on the wire has an ErrorInfo of our domain, first
   CHECK(retry.retry_delay().nanos() == 500'000'000);
 }
 
+TEST_CASE("errors: what is too large for trailers is cut between characters, the reason never") {
+  std::string name;
+  while (name.size() < 100'000) name += "é";
+  const auto rpc = ToTrailers(ApiError(absl::StatusCode::kNotFound, "RESOURCE_NOT_FOUND", name,
+                                       {{"resource", name}, {"other", "short"}}));
+  CHECK(rpc.code() == 5);
+  CHECK(rpc.message().size() <= 1024);
+  const size_t kept = rpc.message().size() - 3;
+  CHECK(rpc.message() == name.substr(0, kept) + "...");
+  CHECK(kept % 2 == 0);
+  google::rpc::ErrorInfo info;
+  REQUIRE(rpc.details_size() == 1);
+  REQUIRE(rpc.details(0).UnpackTo(&info));
+  CHECK(info.reason() == "RESOURCE_NOT_FOUND");
+  CHECK(info.metadata().at("other") == "short");
+  // As it was, when it fits.
+  const absl::Status small = WithRetry(NotFound("x"), absl::Seconds(1));
+  CHECK(ToTrailers(small).SerializeAsString() == ToRpcStatus(small).SerializeAsString());
+}
+
 TEST_CASE("errors: all wrong fields are told at once") {
   FieldViolations violations;
   CHECK(violations.ToStatus().ok());

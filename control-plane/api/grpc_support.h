@@ -19,7 +19,7 @@ namespace hearth::control {
 
 inline grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  const google::rpc::Status rpc = ToRpcStatus(status);
+  const google::rpc::Status rpc = ToTrailers(status);
   return grpc::Status(static_cast<grpc::StatusCode>(rpc.code()), rpc.message(),
                       rpc.SerializeAsString());
 }

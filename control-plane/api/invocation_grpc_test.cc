@@ -224,6 +224,22 @@ TEST_CASE("invoke: what cannot start is an error that says when to try again") {
   CHECK(world.node->runs() == 0);
 }
 
+TEST_CASE("invoke: an error as large as one may be arrives with code, reason and what fits of it") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  world.Deploy(f, "broken.handler");
+  InvokeResponse response;
+  const auto status = world.Invoke(f, "x", &response);
+  CHECK(status.error_code() == grpc::StatusCode::FAILED_PRECONDITION);
+  CHECK(Reason(status) == "FUNCTION_INIT_FAILED");
+  FunctionError error;
+  REQUIRE(Detailed(Details(status), &error));
+  CHECK(error.type() == "ValueError");
+  REQUIRE(error.stack_trace_size() > 2);
+  CHECK(error.stack_trace(0).rfind("frame 0.", 0) == 0);
+  CHECK(error.stack_trace(error.stack_trace_size() - 1).rfind("frame 63.", 0) == 0);
+}
+
 TEST_CASE("invoke: a client that leaves ends its invocation, which is billed all the same") {
   World world;
   const std::string f = world.MakeFunction("f");

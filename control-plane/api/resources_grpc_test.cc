@@ -262,6 +262,24 @@ TEST_CASE("versions: every wrong field is told, with what to do") {
   CHECK(Reason(http) == "INTERFACE_NOT_SERVED");
 }
 
+TEST_CASE("versions: of more wrong fields than an error can hold as many are told as fit") {
+  World world;
+  auto request = world.VersionRequest(world.MakeFunction("f"), "echo.handler");
+  for (int i = 0; i < 40; ++i) {
+    (*request.mutable_version()->mutable_spec()->mutable_environment())[std::to_string(i) +
+                                                                        std::string(60, 'x')] = "x";
+  }
+  google::longrunning::Operation operation;
+  const auto status =
+      Call(world.functions, &FunctionService::Stub::CreateVersion, request, &operation);
+  CHECK(status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(Reason(status) == "INVALID_FIELD");
+  google::rpc::BadRequest bad;
+  REQUIRE(Detailed(Details(status), &bad));
+  CHECK(bad.field_violations_size() > 5);
+  CHECK(bad.field_violations_size() < 40);
+}
+
 TEST_CASE(
     "versions: two deploys of one function at once both get their number; the higher is live") {
   World world;
