@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "control-plane/api/garbage_collector.h"
 #include "control-plane/api/operations.h"
 #include "control-plane/metering/log_hub.h"
 #include "control-plane/node/node.h"
@@ -26,6 +27,7 @@ class Catalog {
     Operations* operations;
     LogHub* logs;
     UuidGenerator* uuids;
+    GarbageCollector* garbage;
   };
   template <class T>
   using Answer = absl::StatusOr<T>;

@@ -149,6 +149,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteTenant(const DeleteTenantRequest&
                       {{"resource", tenant.name()}});
     });
   }));
+  parts_.garbage->Wake();
   return empty;
 }
 
@@ -235,6 +236,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteFunction(const DeleteFunctionRequ
   // their time. By version, for a function of this name that is made meanwhile has others.
   parts_.router->Invalidate(name);
   for (const Record& version : versions) Retire(version.name);
+  parts_.garbage->Wake();
   parts_.logs->Forget(name, versions.empty() ? "" : versions.front().name);
   return empty;
 }

@@ -93,6 +93,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteVersion(const DeleteVersionReques
   }));
   parts_.router->Invalidate(ParentOf(name));
   Retire(name);
+  parts_.garbage->Wake();
   return empty;
 }
 

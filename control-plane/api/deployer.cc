@@ -197,7 +197,9 @@ void Deployer::Report(Job& job, int percent) {
 
 void Deployer::Run(const std::shared_ptr<Job>& job) {
   const absl::Status status = Make(*job);
-  if (!status.ok()) Fail(*job, status);
+  if (status.ok()) return;
+  Fail(*job, status);
+  parts_.garbage->Wake();  // Of its code disk.
 }
 
 absl::Status Deployer::Make(Job& job) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "control-plane/api/garbage_collector.h"
 #include "control-plane/api/operations.h"
 #include "control-plane/api/worker_pool.h"
 #include "control-plane/images/artifact_store.h"
@@ -33,6 +34,7 @@ class Deployer {
     Router* router;
     Operations* operations;
     UuidGenerator* uuids;
+    GarbageCollector* garbage;
   };
 
   explicit Deployer(const Parts& parts);

@@ -398,6 +398,34 @@ TEST_CASE("functions: deleting one does not wait for its invocations, nor does m
   CHECK(reader->Finish().ok());
 }
 
+TEST_CASE("functions: the code of one that is deleted goes, unless another has the same") {
+  World world;
+  const std::string f = world.MakeFunction("f"), g = world.MakeFunction("g"),
+                    h = world.MakeFunction("h");
+  const auto path = [&](const Version& version) {
+    return world.folder + "/state/code/" + DigestHex(version.code_digest());
+  };
+  const auto erase = [&](const std::string& name) {
+    DeleteFunctionRequest request;
+    request.set_name(name);
+    google::protobuf::Empty empty;
+    CHECK(Call(world.functions, &FunctionService::Stub::DeleteFunction, request, &empty).ok());
+  };
+  const std::string shared = path(world.Deploy(f, "echo.handler"));
+  CHECK(path(world.Deploy(g, "echo.handler")) == shared);
+  auto request = world.VersionRequest(h, "echo.handler");
+  request.mutable_version()->mutable_spec()->set_artifact(world.Upload("print()"));
+  Version other;
+  REQUIRE(world.Wait(world.Begin(request).name()).response().UnpackTo(&other));
+  CHECK(path(other) != shared);
+  erase(f);
+  erase(h);
+  Until([&] { return !std::filesystem::exists(path(other)); });
+  CHECK(std::filesystem::exists(shared));
+  erase(g);
+  Until([&] { return !std::filesystem::exists(shared); });
+}
+
 TEST_CASE("aliases: made, moved under an etag, resolved, deleted; `live` is told to the function") {
   World world;
   const std::string f = world.MakeFunction("f");

@@ -42,16 +42,18 @@ class ApiServer::Impl {
   Impl(State* state, Node* node)
       : state_(state),
         node_(node),
+        garbage_(state),
         operations_(state->metadata.get()),
         logs_(state->uuids.Next()),
         router_(state->metadata.get(), state->images.get(), state->disks.get()),
-        catalog_({state->metadata.get(), node, &router_, &operations_, &logs_, &state->uuids}),
+        catalog_({state->metadata.get(), node, &router_, &operations_, &logs_, &state->uuids,
+                  &garbage_}),
         artifacts_(state->metadata.get(), state->artifacts.get()),
         queries_(&catalog_, state->ledger.get(), node, state->images.get()),
         invoker_(
             {state->metadata.get(), state->ledger.get(), node, &router_, &logs_, &state->uuids}),
         deployer_({state->metadata.get(), state->artifacts.get(), state->disks.get(),
-                   state->images.get(), node, &router_, &operations_, &state->uuids}),
+                   state->images.get(), node, &router_, &operations_, &state->uuids, &garbage_}),
         snapshots_({state->metadata.get(), node, &router_, &operations_, &state->uuids}),
         images_({state->metadata.get(), state->images.get(), node, &router_, &snapshots_}) {
     node_->Watch(&logs_);
@@ -120,6 +122,7 @@ class ApiServer::Impl {
  private:
   State* const state_;
   Node* const node_;
+  GarbageCollector garbage_;
   Operations operations_;
   LogHub logs_;
   Router router_;

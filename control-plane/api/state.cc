@@ -11,6 +11,37 @@
 #include "hearth/v1/resources.pb.h"
 
 namespace hearth::control {
+namespace {
+
+using Digests = std::set<std::string>;
+
+absl::StatusOr<Digests> UsedArtifacts(MetadataStore& metadata) {
+  Digests used;
+  RETURN_IF_ERROR(metadata.Read([&](MetadataTransaction& t) -> absl::Status {
+    ASSIGN_OR_RETURN(const auto kept, t.All(Kind::kArtifact));
+    for (const Record& record : kept) {
+      ASSIGN_OR_RETURN(auto artifact, Load<hearth::v1::Artifact>(t, Kind::kArtifact, record.name));
+      used.insert(artifact.digest());
+    }
+    return absl::OkStatus();
+  }));
+  return used;
+}
+
+absl::StatusOr<Digests> UsedDisks(MetadataStore& metadata) {
+  Digests used;
+  RETURN_IF_ERROR(metadata.Read([&](MetadataTransaction& t) -> absl::Status {
+    ASSIGN_OR_RETURN(const auto versions, t.All(Kind::kVersion));
+    for (const Record& record : versions) {
+      ASSIGN_OR_RETURN(auto version, Load<hearth::v1::Version>(t, Kind::kVersion, record.name));
+      if (version.state() == hearth::v1::Version::READY) used.insert(version.code_digest());
+    }
+    return absl::OkStatus();
+  }));
+  return used;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<State>> State::Open(const std::string& state_dir,
                                                    const std::string& images_dir) {
@@ -46,22 +77,9 @@ absl::StatusOr<std::unique_ptr<State>> State::Open(const std::string& state_dir,
 }
 
 absl::Status State::CollectGarbage() {
-  std::set<std::string> used_artifacts, used_disks;
-  RETURN_IF_ERROR(metadata->Read([&](MetadataTransaction& t) -> absl::Status {
-    ASSIGN_OR_RETURN(const auto kept, t.All(Kind::kArtifact));
-    for (const Record& record : kept) {
-      ASSIGN_OR_RETURN(auto artifact, Load<hearth::v1::Artifact>(t, Kind::kArtifact, record.name));
-      used_artifacts.insert(artifact.digest());
-    }
-    ASSIGN_OR_RETURN(const auto versions, t.All(Kind::kVersion));
-    for (const Record& record : versions) {
-      ASSIGN_OR_RETURN(auto version, Load<hearth::v1::Version>(t, Kind::kVersion, record.name));
-      if (version.state() == hearth::v1::Version::READY) used_disks.insert(version.code_digest());
-    }
-    return absl::OkStatus();
-  }));
-  ASSIGN_OR_RETURN(const int removed_artifacts, artifacts->Prune(used_artifacts));
-  ASSIGN_OR_RETURN(const int removed_disks, disks->Prune(used_disks));
+  ASSIGN_OR_RETURN(const int removed_artifacts,
+                   artifacts->Prune([&] { return UsedArtifacts(*metadata); }));
+  ASSIGN_OR_RETURN(const int removed_disks, disks->Prune([&] { return UsedDisks(*metadata); }));
   if (removed_artifacts + removed_disks > 0) {
     spdlog::info("removed {} artifacts and {} code disks that nothing refers to", removed_artifacts,
                  removed_disks);

@@ -23,7 +23,7 @@ struct State {
                                                      const std::string& images_dir);
 
   // Removes artifacts and code disks that nothing in the metadata refers to: those of what was
-  // deleted, or of a crash between a file and its record. Before anything is served.
+  // deleted, or of a crash between a file and its record. At any time, but on one thread at a time.
   absl::Status CollectGarbage();
 
   UniqueFd lock;  // Of <state>/lock, for as long as this hearthd lives.

@@ -38,10 +38,9 @@ absl::StatusOr<int> KeepOnly(const std::string& folder, const std::set<std::stri
   return removed;
 }
 
-absl::StatusOr<int> ArtifactStore::Prune(const std::set<std::string>& digests) const {
-  std::set<std::string> names;
-  for (const std::string& digest : digests) names.insert(DigestHex(digest));
-  return KeepOnly(folder_, names);
+absl::StatusOr<int> ArtifactStore::Prune(
+    absl::FunctionRef<absl::StatusOr<std::set<std::string>>()> used) const {
+  return pins_.Collect(folder_, used);
 }
 
 absl::StatusOr<std::unique_ptr<ArtifactStore>> ArtifactStore::Open(const std::string& folder) {
@@ -98,6 +97,7 @@ absl::StatusOr<std::string> ArtifactStore::Upload::Commit(const std::string& exp
                                                    expected_digest, " as its header says"));
   }
   if (fsync(fd_.get()) != 0) return ErrnoStatus("sync the uploaded archive");
+  pin_ = store_->pins_.Add(digest);
   if (rename(path_.c_str(), store_->PathOf(digest).c_str()) != 0) {
     return ErrnoStatus("keep the uploaded archive");
   }

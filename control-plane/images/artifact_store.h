@@ -8,6 +8,7 @@
 
 #include "absl/strings/string_view.h"
 #include "control-plane/images/digest.h"
+#include "control-plane/images/file_pins.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
 
@@ -17,7 +18,8 @@ namespace hearth::control {
 // may use it is the metadata's business. Thread-safe; a file is there whole or not at all.
 class ArtifactStore {
  public:
-  // One upload; used on one thread. Dropped before Commit() it leaves nothing behind.
+  // One upload; used on one thread. Dropped before Commit() it leaves nothing behind; after it, it
+  // keeps the file from being collected until it goes.
   class Upload {
    public:
     ~Upload();
@@ -35,6 +37,7 @@ class ArtifactStore {
     Upload(const ArtifactStore* store, std::string path, UniqueFd fd)
         : store_(store), path_(std::move(path)), fd_(std::move(fd)) {}
     const ArtifactStore* store_;
+    FilePins::Pin pin_;
     std::string path_;
     UniqueFd fd_;
     Digester digester_;
@@ -46,12 +49,13 @@ class ArtifactStore {
 
   absl::StatusOr<std::unique_ptr<Upload>> Begin() const;
   std::string PathOf(const std::string& digest) const;
-  // Removes all but these digests. At start-up.
-  absl::StatusOr<int> Prune(const std::set<std::string>& digests) const;
+  // Removes all but what is being uploaded and these digests, as FilePins::Collect().
+  absl::StatusOr<int> Prune(absl::FunctionRef<absl::StatusOr<std::set<std::string>>()> used) const;
 
  private:
   explicit ArtifactStore(std::string folder) : folder_(std::move(folder)) {}
   const std::string folder_;
+  mutable FilePins pins_;
 };
 
 // Makes `folder` empty but there. For temporary files, at start-up.

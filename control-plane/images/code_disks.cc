@@ -35,17 +35,17 @@ absl::StatusOr<std::unique_ptr<CodeDisks>> CodeDisks::Open(const std::string& fo
   return std::unique_ptr<CodeDisks>(new CodeDisks(folder, verified));
 }
 
-absl::StatusOr<ImageFile> CodeDisks::Build(const std::string& archive,
+absl::StatusOr<BuiltDisk> CodeDisks::Build(const std::string& archive,
                                            const Cancellation& cancellation) {
   std::string work = absl::StrCat(folder_, "/building/XXXXXX");
   if (mkdtemp(work.data()) == nullptr) return ErrnoStatus(absl::StrCat("create ", work));
-  auto image = BuildIn(work, archive, cancellation);
+  auto disk = BuildIn(work, archive, cancellation);
   std::error_code error;
   fs::remove_all(work, error);
-  return image;
+  return disk;
 }
 
-absl::StatusOr<ImageFile> CodeDisks::BuildIn(const std::string& work, const std::string& archive,
+absl::StatusOr<BuiltDisk> CodeDisks::BuildIn(const std::string& work, const std::string& archive,
                                              const Cancellation& cancellation) {
   const std::string tree = absl::StrCat(work, "/tree");
   const std::string disk = absl::StrCat(work, "/disk");
@@ -68,15 +68,15 @@ absl::StatusOr<ImageFile> CodeDisks::BuildIn(const std::string& work, const std:
   ASSIGN_OR_RETURN(const std::string digest, DigestOfFile(disk));
   RETURN_IF_ERROR(SyncFile(disk));
   const std::string path = absl::StrCat(folder_, "/", DigestHex(digest));
+  FilePins::Pin pin = pins_.Add(digest);
   if (rename(disk.c_str(), path.c_str()) != 0) return ErrnoStatus(absl::StrCat("keep ", path));
   RETURN_IF_ERROR(SyncFolder(folder_));
-  return ImageFile{path, digest};
+  return BuiltDisk{{path, digest}, std::move(pin)};
 }
 
-absl::StatusOr<int> CodeDisks::Prune(const std::set<std::string>& digests) const {
-  std::set<std::string> names;
-  for (const std::string& digest : digests) names.insert(DigestHex(digest));
-  return KeepOnly(folder_, names);
+absl::StatusOr<int> CodeDisks::Prune(
+    absl::FunctionRef<absl::StatusOr<std::set<std::string>>()> used) {
+  return pins_.Collect(folder_, used);
 }
 
 absl::StatusOr<ImageFile> CodeDisks::Find(const std::string& digest) const {

@@ -124,6 +124,37 @@ TEST_CASE("code disks: the same archive gives the same digest, whatever its time
   CHECK(absl::IsNotFound((*disks)->Find(DigestOf("none")).status()));
 }
 
+TEST_CASE("files: what is being brought in is not collected, whatever refers to it by then") {
+  Place place;
+  VerifiedFiles verified(place.name + "/verified");
+  auto disks = CodeDisks::Open(place.name + "/code", &verified);
+  auto artifacts = ArtifactStore::Open(place.name + "/artifacts");
+  REQUIRE(disks.ok());
+  REQUIRE(artifacts.ok());
+  const auto nothing = [] {
+    return absl::StatusOr<std::set<std::string>>(std::set<std::string>());
+  };
+  {
+    const auto kept = (*disks)->Build(Tar(place, "app.py", "print(1)"), Cancellation());
+    const auto again = (*disks)->Build(Tar(place, "app.py", "print(1)"), Cancellation());
+    REQUIRE(kept.ok());
+    { const auto dropped = (*disks)->Build(Tar(place, "app.py", "print(2)"), Cancellation()); }
+    CHECK(*(*disks)->Prune(nothing) == 1);
+    CHECK((*disks)->Find(kept->digest).ok());
+    auto upload = (*artifacts)->Begin();
+    REQUIRE(upload.ok());
+    REQUIRE((*upload)->Write("x").ok());
+    CHECK((*upload)->Commit("", 0).ok());
+    CHECK(*(*artifacts)->Prune(nothing) == 0);
+  }
+  const auto unknown = [] {
+    return absl::StatusOr<std::set<std::string>>(absl::UnavailableError("it cannot be read"));
+  };
+  CHECK(absl::IsUnavailable((*disks)->Prune(unknown).status()));
+  CHECK(*(*disks)->Prune(nothing) == 1);
+  CHECK(*(*artifacts)->Prune(nothing) == 1);
+}
+
 TEST_CASE("code disks: a bad archive or a cancelled build leaves nothing behind") {
   Place place;
   VerifiedFiles verified(place.name + "/verified");
