@@ -82,3 +82,19 @@ inline constexpr int kMaxLogEntriesPerMessage = 64;
 inline constexpr size_t kMaxLedgerBatch = 256;  // Records behind one sync.
 
 }  // namespace hearth::control::limits
+
+namespace hearth::control {
+
+// Those that a whole server runs into only under load; for its tests they can be less.
+struct ServerLimits {
+  size_t invocations = limits::kMaxInvocations;
+  size_t open_streams = limits::kMaxOpenStreams;
+  size_t followers = limits::kMaxFollowers;
+  size_t waits = limits::kMaxWaits;
+  size_t uploads = limits::kMaxUploads;
+  size_t deploys_queued = limits::kMaxDeploysQueued;
+  size_t rebuilds_queued = limits::kMaxRebuildsQueued;
+  size_t buffered_bytes = limits::kMaxBufferedBytes;
+};
+
+}  // namespace hearth::control

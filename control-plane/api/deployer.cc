@@ -101,7 +101,7 @@ struct Deployer::Job {
 };
 
 Deployer::Deployer(const Parts& parts)
-    : parts_(parts), workers_(limits::kMaxDeploysAtOnce, limits::kMaxDeploysQueued) {}
+    : parts_(parts), workers_(limits::kMaxDeploysAtOnce, parts.max_queued) {}
 
 Deployer::~Deployer() { parts_.operations->CancelAll(); }
 

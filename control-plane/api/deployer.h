@@ -35,6 +35,7 @@ class Deployer {
     Operations* operations;
     UuidGenerator* uuids;
     GarbageCollector* garbage;
+    size_t max_queued;
   };
 
   explicit Deployer(const Parts& parts);

@@ -16,9 +16,7 @@ namespace {
 
 using namespace hearth::v1;  // NOLINT: this file is about its messages.
 
-absl::Status TooManyInvocations() {
-  return TooManyCalls("TOO_MANY_INVOCATIONS", limits::kMaxInvocations);
-}
+absl::Status TooManyInvocations(size_t most) { return TooManyCalls("TOO_MANY_INVOCATIONS", most); }
 
 absl::StatusOr<InvokeResponse> InvokeUnary(Invoker* invoker, const InvokeRequest& request,
                                            absl::Time arrival, absl::Time deadline,
@@ -46,8 +44,8 @@ class StreamCall final : public grpc::ServerBidiReactor<InvokeStreamRequest, Inv
     call_.deadline = SteadyTimeOf(DeadlineOf(*context));
     call_.max_response_bytes = limits::kMaxResponseBytes;
     call_.share = &share_;
-    if (open_->fetch_add(1) >= limits::kMaxOpenStreams) {
-      Finish(ToGrpc(TooManyCalls("TOO_MANY_INVOCATIONS", limits::kMaxOpenStreams)));
+    if (open_->fetch_add(1) >= parts.limits->open_streams) {
+      Finish(ToGrpc(TooManyInvocations(parts.limits->open_streams)));
       return;
     }
     StartRead(&request_);
@@ -62,7 +60,9 @@ class StreamCall final : public grpc::ServerBidiReactor<InvokeStreamRequest, Inv
     }
     if (context_->IsCancelled()) return Finish(ToGrpc(absl::CancelledError("the client left")));
     if (!started_) return Finish(ToGrpc(InvalidField("start", "must come first")));
-    if (!parts_.invocations->TrySubmit([this] { Run(); })) Finish(ToGrpc(TooManyInvocations()));
+    if (!parts_.invocations->TrySubmit([this] { Run(); })) {
+      Finish(ToGrpc(TooManyInvocations(parts_.limits->invocations)));
+    }
   }
 
   void OnWriteDone(bool ok) override {
@@ -152,7 +152,7 @@ class InvocationServiceImpl final : public HalfAsync {
         [=, invoker = parts_.invoker](const Cancellation& cancellation) {
           return InvokeUnary(invoker, *request, arrival, deadline, cancellation);
         },
-        TooManyInvocations());
+        TooManyInvocations(parts_.limits->invocations));
   }
 
   grpc::ServerBidiReactor<InvokeStreamRequest, InvokeStreamResponse>* InvokeStream(

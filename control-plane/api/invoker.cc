@@ -95,7 +95,7 @@ absl::Status ByteBudget::Share::Add(size_t bytes) {
   return WithRetry(
       WithQuota(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_BYTES_IN_FLIGHT",
                          "the payloads and responses under way fill the memory set aside for them"),
-                "hearthd", absl::StrCat("at most ", limits::kMaxBufferedBytes, " bytes at once")),
+                "hearthd", absl::StrCat("at most ", budget_->most_, " bytes at once")),
       absl::Seconds(1));
 }
 
@@ -128,7 +128,7 @@ class Invoker::Collector final : public ResponseSink {
   bool over_ = false;
 };
 
-Invoker::Invoker(const Parts& parts) : parts_(parts), budget_(limits::kMaxBufferedBytes) {}
+Invoker::Invoker(const Parts& parts) : parts_(parts), budget_(parts.max_buffered_bytes) {}
 
 absl::StatusOr<InvokeResponse> Invoker::Invoke(const InvokeCall& call,
                                                const Cancellation& cancellation) {

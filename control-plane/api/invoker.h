@@ -22,7 +22,7 @@ namespace hearth::control {
 // Bytes that may be in memory at once for all calls. Thread-safe.
 class ByteBudget {
  public:
-  explicit ByteBudget(size_t bytes) : free_(bytes) {}
+  explicit ByteBudget(size_t bytes) : most_(bytes), free_(bytes) {}
 
   // Gives back when it goes.
   class Share {
@@ -40,6 +40,7 @@ class ByteBudget {
  private:
   bool Take(size_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   void Give(size_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  const size_t most_;
   absl::Mutex mutex_;
   size_t free_ ABSL_GUARDED_BY(mutex_);
 };
@@ -66,6 +67,7 @@ class Invoker {
     Router* router;
     LogHub* logs;
     UuidGenerator* uuids;
+    size_t max_buffered_bytes;
   };
 
   explicit Invoker(const Parts& parts);

@@ -24,7 +24,7 @@ class TailCall final : public grpc::ServerWriteReactor<TailLogsResponse> {
   TailCall(const ServiceParts& parts, const TailLogsRequest* request)
       : parts_(parts), request_(*request) {
     if (!parts.followers->TrySubmit([this] { Run(); })) {
-      Finish(ToGrpc(TooManyCalls("TOO_MANY_FOLLOWERS", limits::kMaxFollowers)));
+      Finish(ToGrpc(TooManyCalls("TOO_MANY_FOLLOWERS", parts.limits->followers)));
     }
   }
 
@@ -137,7 +137,7 @@ class OperationsServiceImpl final : public OperationsBase {
          operations = parts_.operations](const Cancellation& cancellation) {
           return operations->Wait(name, deadline, cancellation);
         },
-        TooManyCalls("TOO_MANY_WAITS", limits::kMaxWaits));
+        TooManyCalls("TOO_MANY_WAITS", parts_.limits->waits));
   }
 
  private:

@@ -109,15 +109,16 @@ class FunctionServiceImpl final : public FunctionService::Service {
 
 class ArtifactServiceImpl final : public ArtifactService::Service {
  public:
-  explicit ArtifactServiceImpl(Artifacts* artifacts) : artifacts_(artifacts) {}
+  ArtifactServiceImpl(Artifacts* artifacts, size_t max_uploads)
+      : artifacts_(artifacts), max_uploads_(max_uploads) {}
 
   grpc::Status UploadArtifact(ServerContext* context,
                               grpc::ServerReader<UploadArtifactRequest>* reader,
                               Artifact* response) override {
     // An upload waits for its client, so it must not have all the threads.
-    if (uploads_.fetch_add(1) >= limits::kMaxUploads) {
+    if (uploads_.fetch_add(1) >= max_uploads_) {
       uploads_.fetch_sub(1);
-      return ToGrpc(TooManyCalls("TOO_MANY_UPLOADS", limits::kMaxUploads));
+      return ToGrpc(TooManyCalls("TOO_MANY_UPLOADS", max_uploads_));
     }
     auto artifact = Upload(context, reader);
     uploads_.fetch_sub(1);
@@ -148,6 +149,7 @@ class ArtifactServiceImpl final : public ArtifactService::Service {
   }
 
   Artifacts* const artifacts_;
+  const size_t max_uploads_;
   std::atomic<size_t> uploads_{0};
 };
 
@@ -192,7 +194,8 @@ class RuntimeServiceImpl final : public RuntimeService::Service {
 void AddResourceServices(const ServiceParts& parts, Services* services) {
   services->push_back(std::make_unique<TenantServiceImpl>(parts.catalog));
   services->push_back(std::make_unique<FunctionServiceImpl>(parts.catalog, parts.deployer));
-  services->push_back(std::make_unique<ArtifactServiceImpl>(parts.artifacts));
+  services->push_back(
+      std::make_unique<ArtifactServiceImpl>(parts.artifacts, parts.limits->uploads));
   services->push_back(std::make_unique<UsageServiceImpl>(parts.queries));
   services->push_back(std::make_unique<InstanceServiceImpl>(parts.queries));
   services->push_back(std::make_unique<RuntimeServiceImpl>(parts.queries));

@@ -39,8 +39,9 @@ absl::Status MakeWay(const std::string& path) {
 // In the order of making; they end in the reverse of it.
 class ApiServer::Impl {
  public:
-  Impl(State* state, Node* node)
-      : state_(state),
+  Impl(State* state, Node* node, const ServerLimits& limits)
+      : limits_(limits),
+        state_(state),
         node_(node),
         garbage_(state),
         operations_(state->metadata.get()),
@@ -50,11 +51,13 @@ class ApiServer::Impl {
                   &garbage_}),
         artifacts_(state->metadata.get(), state->artifacts.get()),
         queries_(&catalog_, state->ledger.get(), node, state->images.get()),
-        invoker_(
-            {state->metadata.get(), state->ledger.get(), node, &router_, &logs_, &state->uuids}),
+        invoker_({state->metadata.get(), state->ledger.get(), node, &router_, &logs_, &state->uuids,
+                  limits.buffered_bytes}),
         deployer_({state->metadata.get(), state->artifacts.get(), state->disks.get(),
-                   state->images.get(), node, &router_, &operations_, &state->uuids, &garbage_}),
-        snapshots_({state->metadata.get(), node, &router_, &operations_, &state->uuids}),
+                   state->images.get(), node, &router_, &operations_, &state->uuids, &garbage_,
+                   limits.deploys_queued}),
+        snapshots_({state->metadata.get(), node, &router_, &operations_, &state->uuids,
+                    limits.rebuilds_queued}),
         images_({state->metadata.get(), state->images.get(), node, &router_, &snapshots_}) {
     node_->Watch(&logs_);
   }
@@ -72,9 +75,9 @@ class ApiServer::Impl {
     RETURN_IF_ERROR(snapshots_.Retain());
     RETURN_IF_ERROR(snapshots_.RefreshAll());
     RETURN_IF_ERROR(MakeWay(socket_path));
-    const ServiceParts parts{&catalog_,   &deployer_,    &operations_, &invoker_,
-                             &artifacts_, &queries_,     &snapshots_,  &images_,
-                             &logs_,      &invocations_, &followers_,  &waits_};
+    const ServiceParts parts{&catalog_,     &deployer_,  &operations_, &invoker_, &artifacts_,
+                             &queries_,     &snapshots_, &images_,     &logs_,    &limits_,
+                             &invocations_, &followers_, &waits_};
     AddResourceServices(parts, &services_);
     AddInvocationServices(parts, &services_);
     AddSnapshotServices(parts, &services_);
@@ -120,6 +123,7 @@ class ApiServer::Impl {
   }
 
  private:
+  const ServerLimits limits_;
   State* const state_;
   Node* const node_;
   GarbageCollector garbage_;
@@ -133,9 +137,9 @@ class ApiServer::Impl {
   Deployer deployer_;
   Snapshots snapshots_;
   ImageCatalog images_;
-  WorkerPool invocations_{limits::kMaxInvocations, 0};
-  WorkerPool followers_{limits::kMaxFollowers, 0};
-  WorkerPool waits_{limits::kMaxWaits, 0};
+  WorkerPool invocations_{limits_.invocations, 0};
+  WorkerPool followers_{limits_.followers, 0};
+  WorkerPool waits_{limits_.waits, 0};
   Services services_;
   std::unique_ptr<grpc::Server> server_;
 };
@@ -144,8 +148,9 @@ ApiServer::ApiServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ApiServer::~ApiServer() = default;
 
 absl::StatusOr<std::unique_ptr<ApiServer>> ApiServer::Start(const std::string& socket_path,
-                                                            State* state, Node* node) {
-  auto impl = std::make_unique<Impl>(state, node);
+                                                            State* state, Node* node,
+                                                            const ServerLimits& limits) {
+  auto impl = std::make_unique<Impl>(state, node, limits);
   RETURN_IF_ERROR(impl->Start(socket_path));
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(impl)));
 }

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "control-plane/api/state.h"
+#include "control-plane/limits.h"
 #include "control-plane/node/node.h"
 
 namespace hearth::control {
@@ -18,7 +19,8 @@ class ApiServer {
   // socket that an earlier hearthd left at `socket_path` is replaced: that `state` is held says
   // that hearthd is gone.
   static absl::StatusOr<std::unique_ptr<ApiServer>> Start(const std::string& socket_path,
-                                                          State* state, Node* node);
+                                                          State* state, Node* node,
+                                                          const ServerLimits& limits = {});
 
   // Stop() without grace, if it was not called.
   ~ApiServer();

@@ -14,6 +14,7 @@
 #include "control-plane/api/queries.h"
 #include "control-plane/api/snapshots.h"
 #include "control-plane/api/worker_pool.h"
+#include "control-plane/limits.h"
 #include "control-plane/metering/log_hub.h"
 
 namespace grpc {
@@ -33,6 +34,7 @@ struct ServiceParts {
   Snapshots* snapshots;
   ImageCatalog* images;
   LogHub* logs;
+  const ServerLimits* limits;
   WorkerPool* invocations;
   WorkerPool* followers;
   WorkerPool* waits;

@@ -48,7 +48,7 @@ struct Snapshots::Job {
 };
 
 Snapshots::Snapshots(const Parts& parts)
-    : parts_(parts), workers_(limits::kMaxRebuildsAtOnce, limits::kMaxRebuildsQueued) {}
+    : parts_(parts), workers_(limits::kMaxRebuildsAtOnce, parts.max_rebuilds_queued) {}
 
 Snapshots::~Snapshots() { parts_.operations->CancelAll(); }
 

@@ -26,6 +26,7 @@ class Snapshots {
     Router* router;
     Operations* operations;
     UuidGenerator* uuids;
+    size_t max_rebuilds_queued;
   };
 
   explicit Snapshots(const Parts& parts);

@@ -9,11 +9,13 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 
 #include "control-plane/api/fake_node.h"
+#include "control-plane/api/names.h"
 #include "control-plane/api/server.h"
 #include "control-plane/images/child_process.h"
 #include "control-plane/images/digest.h"
@@ -53,8 +55,11 @@ void Until(Condition condition) {
 
 class World {
  public:
+  explicit World(const ServerLimits& server_limits) : World(nullptr, server_limits) {}
   // `opened` may change a state before it is served.
-  explicit World(std::function<void(State*)> opened = nullptr) : opened_(std::move(opened)) {
+  explicit World(std::function<void(State*)> opened = nullptr,
+                 const ServerLimits& server_limits = {})
+      : limits(server_limits), opened_(std::move(opened)) {
     char path[] = "/tmp/hearth-api-XXXXXX";
     REQUIRE(mkdtemp(path) != nullptr);
     folder = path;
@@ -81,7 +86,7 @@ class World {
     state = *std::move(opened);
     if (opened_) opened_(state.get());
     node = std::make_unique<FakeNode>();
-    auto started = ApiServer::Start(folder + "/socket", state.get(), node.get());
+    auto started = ApiServer::Start(folder + "/socket", state.get(), node.get(), limits);
     INFO(started.status());
     REQUIRE(started.ok());
     server = *std::move(started);
@@ -108,7 +113,8 @@ class World {
   }
 
   // Uploads a folder with one file; the artifact's name.
-  std::string Upload(const std::string& content = "def handler(event, context): return event") {
+  std::string Upload(const std::string& content = "def handler(event, context): return event",
+                     const std::string& tenant = kTenant) {
     std::filesystem::create_directories(folder + "/code");
     std::ofstream(folder + "/code/app.py") << content;
     REQUIRE(
@@ -117,17 +123,18 @@ class World {
     std::ifstream file(folder + "/code.tar", std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(file)), {});
     hearth::v1::Artifact artifact;
-    const grpc::Status status = UploadBytes(bytes, {}, 0, &artifact);
+    const grpc::Status status = UploadBytes(bytes, {}, 0, &artifact, tenant);
     INFO(status.error_message());
     REQUIRE(status.ok());
     return artifact.name();
   }
   grpc::Status UploadBytes(const std::string& bytes, const std::string& expected_digest,
-                           int64_t expected_bytes, hearth::v1::Artifact* artifact) {
+                           int64_t expected_bytes, hearth::v1::Artifact* artifact,
+                           const std::string& tenant = kTenant) {
     grpc::ClientContext context;
     auto writer = artifacts->UploadArtifact(&context, artifact);
     hearth::v1::UploadArtifactRequest request;
-    request.mutable_header()->set_parent(kTenant);
+    request.mutable_header()->set_parent(tenant);
     request.mutable_header()->set_expected_digest(expected_digest);
     request.mutable_header()->set_size_bytes(expected_bytes);
     bool alive = writer->Write(request);
@@ -139,9 +146,9 @@ class World {
     return writer->Finish();
   }
 
-  std::string MakeFunction(const std::string& id) {
+  std::string MakeFunction(const std::string& id, const std::string& tenant = kTenant) {
     hearth::v1::CreateFunctionRequest request;
-    request.set_parent(kTenant);
+    request.set_parent(tenant);
     request.set_function_id(id);
     hearth::v1::Function function;
     grpc::ClientContext context;
@@ -153,12 +160,14 @@ class World {
 
   hearth::v1::CreateVersionRequest VersionRequest(const std::string& function,
                                                   const std::string& handler) {
-    if (artifact_.empty()) artifact_ = Upload();
+    const std::string tenant = ParentOf(function);
+    std::string& artifact = uploaded_[tenant];
+    if (artifact.empty()) artifact = Upload("def handler(event, context): return event", tenant);
     hearth::v1::CreateVersionRequest request;
     request.set_parent(function);
     auto* spec = request.mutable_version()->mutable_spec();
     spec->set_runtime("python3.11");
-    spec->set_artifact(artifact_);
+    spec->set_artifact(artifact);
     spec->mutable_interface()->mutable_runtime_api()->set_handler(handler);
     return request;
   }
@@ -199,6 +208,7 @@ class World {
     return invocations->Invoke(&context, request, response);
   }
 
+  const ServerLimits limits;
   std::string folder;
   std::unique_ptr<State> state;
   std::unique_ptr<FakeNode> node;
@@ -218,7 +228,7 @@ class World {
 
  private:
   const std::function<void(State*)> opened_;
-  std::string artifact_;
+  std::map<std::string, std::string> uploaded_;  // By tenant.
 };
 
 }  // namespace hearth::control
