@@ -39,6 +39,7 @@ inline constexpr size_t kMaxDeploysAtOnce = 2;
 inline constexpr size_t kMaxDeploysQueued = 32;
 inline constexpr size_t kMaxRebuildsAtOnce = 1;
 inline constexpr size_t kMaxRebuildsQueued = 32;
+inline constexpr int kMaxOperations = 1000;  // The newest of each tenant, beside those under way.
 
 // Resources.
 inline constexpr int kDefaultPageSize = 100;

@@ -20,8 +20,6 @@ using hearth::v1::Version;
 
 namespace {
 
-constexpr int kKeptOperations = 1000;  // Ended ones, of each tenant.
-
 struct StageSpan {
   int begin;
   int end;
@@ -44,12 +42,11 @@ StageSpan SpanOf(CreateVersionMetadata::Stage stage) {
   }
 }
 
-absl::Status DropOldOperations(MetadataTransaction& t, const std::string& tenant) {
-  ASSIGN_OR_RETURN(const auto records,
-                   t.List(Kind::kOperation, tenant, "", kKeptOperations + 1, true));
-  if (records.size() <= kKeptOperations) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const auto oldest, Load<Operation>(t, Kind::kOperation, records.back().name));
-  return oldest.done() ? t.Erase(Kind::kOperation, oldest.name()) : absl::OkStatus();
+absl::Status TooManyDeploys(size_t most) {
+  return WithRetry(WithQuota(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_DEPLOYS",
+                                      "too many deployments are waiting; try again later"),
+                             "deploys", absl::StrCat("at most ", most, " may wait")),
+                   absl::Seconds(5));
 }
 
 int64_t NumberOf(const std::string& version_name) {
@@ -114,29 +111,23 @@ absl::StatusOr<Operation> Deployer::CreateVersion(const CreateVersionRequest& re
   RETURN_IF_ERROR(CheckVersionSpec(request.version().spec(), *parts_.images,
                                    parts_.node->memory_capacity_mib()));
   auto job = std::make_shared<Job>();
-  bool is_new = false;
+  // Of a new deployment. Taken before anything is kept: what is refused must leave no trace, so
+  // that it can be asked for again.
+  absl::optional<WorkerPool::Place> place;
   RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) {
     return Replayed(t, "CreateVersion", request, &job->operation, [&] {
-      is_new = true;
-      return Admit(t, request, job.get());
+      place = workers_.Reserve();
+      return place.has_value() ? Admit(t, request, job.get()) : TooManyDeploys(parts_.max_queued);
     });
   }));
-  if (!is_new) {
+  if (!place.has_value()) {
     // As it is by now.
     auto current = parts_.operations->Get(job->operation.name());
     return current.ok() ? *current : job->operation;
   }
   const Operation operation = job->operation;
   parts_.operations->Start(operation, job->version.name(), job->cancellation);
-  if (!workers_.TrySubmit([this, job] { Run(job); })) {
-    const absl::Status full = WithRetry(
-        WithQuota(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_DEPLOYS",
-                           "too many deployments are waiting; try again later"),
-                  "deploys", absl::StrCat("at most ", limits::kMaxDeploysQueued, " may wait")),
-        absl::Seconds(5));
-    Fail(*job, full);
-    return full;
-  }
+  std::move(*place).Submit([this, job] { Run(job); });
   return operation;
 }
 
@@ -172,8 +163,7 @@ absl::Status Deployer::Admit(MetadataTransaction& t, const CreateVersionRequest&
   job->stage_start = now;
   job->operation.set_name(absl::StrCat(tenant, "/operations/", parts_.uuids->Next()));
   job->operation.mutable_metadata()->PackFrom(job->metadata);
-  RETURN_IF_ERROR(t.Insert(Kind::kOperation, RecordOf(Kind::kOperation, job->operation)));
-  return DropOldOperations(t, tenant);
+  return Operations::Insert(t, job->operation);
 }
 
 void Deployer::Enter(Job& job, CreateVersionMetadata::Stage stage) {
@@ -275,17 +265,19 @@ void Deployer::Fail(Job& job, const absl::Status& error) {
   spdlog::info("version {} failed: {}", job.version.name(), std::string(told.message()));
   job.version.set_state(Version::FAILED);
   parts_.node->ForgetSnapshots(job.version.name());
+  const auto tell_version = [version = job.version](MetadataTransaction& t) {
+    const absl::Status updated = t.Update(Kind::kVersion, RecordOf(Kind::kVersion, version));
+    return absl::IsNotFound(updated) ? absl::OkStatus() : updated;
+  };
   const absl::Status kept = parts_.operations->Finish(
-      job.operation.name(), [&](MetadataTransaction& t, Operation* operation) -> absl::Status {
+      job.operation.name(), [&](MetadataTransaction& t, Operation* operation) {
         *operation->mutable_error() = ToRpcStatus(told);
-        const absl::Status updated =
-            t.Update(Kind::kVersion, RecordOf(Kind::kVersion, job.version));
-        return absl::IsNotFound(updated) ? absl::OkStatus() : updated;
+        return tell_version(t);
       });
   if (!kept.ok()) {
     spdlog::error("cannot keep that {} failed: {}", job.version.name(),
                   std::string(kept.message()));
-    parts_.operations->Abandon(job.operation.name(), told);
+    parts_.operations->Abandon(job.operation.name(), told, tell_version);
   }
 }
 

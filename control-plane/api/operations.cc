@@ -4,11 +4,15 @@
 #include "absl/strings/match.h"
 #include "absl/strings/strip.h"
 #include "control-plane/api/records.h"
+#include "control-plane/limits.h"
 #include "hearth/v1/resources.pb.h"
 #include "hearth/v1/services.pb.h"
 
 namespace hearth::control {
 namespace {
+
+// At once, so that one transaction stays short whatever an earlier hearthd has left.
+constexpr int kMaxTrimmed = 1000;
 
 bool IsAtOrBelow(const std::string& subject, const std::string& parent) {
   return parent.empty() || subject == parent ||
@@ -94,10 +98,13 @@ absl::Status Operations::Delete(const std::string& name) {
     return ApiError(absl::StatusCode::kFailedPrecondition, "OPERATION_UNDER_WAY",
                     absl::StrCat(name, " has not ended; cancel it first"), {{"operation", name}});
   }
-  return metadata_->Write([&](MetadataTransaction& t) -> absl::Status {
+  RETURN_IF_ERROR(metadata_->Write([&](MetadataTransaction& t) -> absl::Status {
     const absl::Status status = t.Erase(Kind::kOperation, name);
     return absl::IsNotFound(status) ? NotFound(name) : status;
-  });
+  }));
+  absl::MutexLock lock(&mutex_);
+  active_.erase(name);  // An abandoned one.
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Operations::Operation> Operations::Wait(const std::string& name, absl::Time deadline,
@@ -120,10 +127,24 @@ absl::StatusOr<Operations::Operation> Operations::Wait(const std::string& name, 
   return Get(name);
 }
 
+absl::Status Operations::Insert(MetadataTransaction& t, const Operation& operation) {
+  RETURN_IF_ERROR(t.Insert(Kind::kOperation, RecordOf(Kind::kOperation, operation)));
+  ASSIGN_OR_RETURN(const auto surplus, t.Surplus(Kind::kOperation, ParentOf(operation.name()),
+                                                 limits::kMaxOperations, kMaxTrimmed));
+  for (const Record& record : surplus) {
+    ASSIGN_OR_RETURN(const auto old, Load<Operation>(t, Kind::kOperation, record.name));
+    if (old.done()) RETURN_IF_ERROR(t.Erase(Kind::kOperation, old.name()));
+  }
+  return absl::OkStatus();
+}
+
 void Operations::Start(const Operation& operation, const std::string& subject,
                        const Cancellation& cancellation) {
-  absl::MutexLock lock(&mutex_);
-  active_[operation.name()] = {operation, subject, cancellation};
+  {
+    absl::MutexLock lock(&mutex_);
+    active_[operation.name()] = {operation, subject, cancellation, nullptr};
+  }
+  SaveAbandoned();  // This one could be written, so those may be by now.
 }
 
 void Operations::SetMetadata(const std::string& name, const google::protobuf::Message& metadata) {
@@ -150,12 +171,35 @@ absl::Status Operations::Finish(
   return status;
 }
 
-void Operations::Abandon(const std::string& name, const absl::Status& error) {
+void Operations::Abandon(const std::string& name, const absl::Status& error,
+                         std::function<absl::Status(MetadataTransaction&)> also) {
   absl::MutexLock lock(&mutex_);
   const auto found = active_.find(name);
   if (found == active_.end()) return;
   found->second.operation.set_done(true);
   *found->second.operation.mutable_error() = ToRpcStatus(error);
+  found->second.also = std::move(also);
+}
+
+void Operations::SaveAbandoned() {
+  std::vector<Active> abandoned;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, active] : active_) {
+      if (active.operation.done()) abandoned.push_back(active);
+    }
+  }
+  for (const Active& active : abandoned) {
+    const absl::Status status = metadata_->Write([&](MetadataTransaction& t) -> absl::Status {
+      RETURN_IF_ERROR(active.also(t));
+      const absl::Status updated =
+          t.Update(Kind::kOperation, RecordOf(Kind::kOperation, active.operation));
+      return absl::IsNotFound(updated) ? absl::OkStatus() : updated;
+    });
+    if (!status.ok()) return;
+    absl::MutexLock lock(&mutex_);
+    active_.erase(active.operation.name());
+  }
 }
 
 bool Operations::AnyBelow(const std::string& parent) {

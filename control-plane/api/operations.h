@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -37,7 +38,10 @@ class Operations {
   absl::StatusOr<Operation> Wait(const std::string& name, absl::Time deadline,
                                  const Cancellation& cancellation);
 
-  // For who does the work. `subject` is what is worked on, a version's name. The record is in the
+  // For who does the work. Keeps a new one, and forgets the tenant's ended ones but the newest
+  // limits::kMaxOperations.
+  static absl::Status Insert(MetadataTransaction& transaction, const Operation& operation);
+  // `subject` is what is worked on, a version's name. The record is in the
   // metadata already.
   void Start(const Operation& operation, const std::string& subject,
              const Cancellation& cancellation);
@@ -46,8 +50,10 @@ class Operations {
   absl::Status Finish(const std::string& name,
                       absl::FunctionRef<absl::Status(MetadataTransaction&, Operation*)> body);
 
-  // When Finish() cannot write: it has failed, but only until the next start is that known.
-  void Abandon(const std::string& name, const absl::Status& error);
+  // When Finish() cannot write: it has failed, which is known from memory until it can be written,
+  // with what `also` changes.
+  void Abandon(const std::string& name, const absl::Status& error,
+               std::function<absl::Status(MetadataTransaction&)> also);
 
   // Cancels all whose subject is `parent` or below it, and waits for their end.
   void CancelBelow(const std::string& parent);
@@ -58,8 +64,11 @@ class Operations {
     Operation operation;
     std::string subject;
     Cancellation cancellation;
+    std::function<absl::Status(MetadataTransaction&)> also;  // Of an abandoned one.
   };
 
+  // Tries again to write what was abandoned.
+  void SaveAbandoned() ABSL_LOCKS_EXCLUDED(mutex_);
   bool AnyBelow(const std::string& parent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   MetadataStore* const metadata_;

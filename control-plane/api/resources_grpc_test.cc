@@ -337,6 +337,43 @@ TEST_CASE(
         grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_CASE(
+    "operations: a deploy that is refused leaves nothing, and is taken when there is room again") {
+  ServerLimits few;
+  few.deploys_queued = 2;
+  World world(few);
+  const std::string f = world.MakeFunction("f");
+  auto request = world.VersionRequest(f, "slow.handler");
+  const size_t most = limits::kMaxDeploysAtOnce + few.deploys_queued;
+  std::vector<std::string> taken;
+  for (size_t i = 0; i < most; ++i) taken.push_back(world.Begin(request).name());
+  const std::string last = f + "/versions/" + std::to_string(most);
+  request.set_request_id(world.state->uuids.Next());
+  google::longrunning::Operation operation;
+  for (int i = 0; i < 2; ++i) {
+    const auto refused =
+        Call(world.functions, &FunctionService::Stub::CreateVersion, request, &operation);
+    CHECK(refused.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    CHECK(Reason(refused) == "TOO_MANY_DEPLOYS");
+    google::rpc::RetryInfo retry;
+    CHECK(Detailed(Details(refused), &retry));
+  }
+  CHECK(Get<Function>(world.functions, &FunctionService::Stub::GetFunction, Named(f))
+            .latest_version() == last);
+  google::longrunning::CancelOperationRequest cancel;
+  google::protobuf::Empty empty;
+  for (const std::string& name : taken) {
+    cancel.set_name(name);
+    Call(world.operations, &google::longrunning::Operations::Stub::CancelOperation, cancel, &empty);
+  }
+  for (const std::string& name : taken) world.Wait(name);
+  const auto retried = world.Begin(request);
+  CHECK_FALSE(retried.done());
+  CreateVersionMetadata metadata;
+  REQUIRE(retried.metadata().UnpackTo(&metadata));
+  CHECK(metadata.version() == f + "/versions/" + std::to_string(most + 1));
+}
+
 TEST_CASE("functions: deleted with a deploy under way, nothing of it is left") {
   World world;
   const std::string f = world.MakeFunction("f");

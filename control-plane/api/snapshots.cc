@@ -38,6 +38,13 @@ RebuildSnapshotMetadata Progress(RebuildSnapshotMetadata metadata, PrepareStage 
   return metadata;
 }
 
+absl::Status TooManyRebuilds(size_t most) {
+  return WithRetry(WithQuota(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_REBUILDS",
+                                      "too many snapshots wait to be made; try again later"),
+                             "rebuilds", absl::StrCat("at most ", most, " may wait")),
+                   absl::Seconds(5));
+}
+
 }  // namespace
 
 struct Snapshots::Job {
@@ -110,32 +117,28 @@ absl::StatusOr<Operation> Snapshots::Rebuild(const hearth::v1::RebuildSnapshotRe
   auto job = std::make_shared<Job>();
   ASSIGN_OR_RETURN(const Route route, parts_.router->Resolve(request.parent()));
   job->version = route.version;
-  bool is_new = false;
+  absl::optional<WorkerPool::Place> place;  // As in Deployer::CreateVersion().
   RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) {
     return Replayed(t, "RebuildSnapshot", request, &job->operation, [&] {
-      is_new = true;
+      place = workers_.Reserve();
+      if (!place.has_value()) return TooManyRebuilds(parts_.max_rebuilds_queued);
       job->metadata.set_version(request.parent());
       *job->metadata.mutable_start_time() = ToTimestamp(absl::Now());
       job->operation.set_name(
           absl::StrCat(ParentOf(ParentOf(request.parent())), "/operations/", parts_.uuids->Next()));
       job->operation.mutable_metadata()->PackFrom(job->metadata);
-      return t.Insert(Kind::kOperation, RecordOf(Kind::kOperation, job->operation));
+      return Operations::Insert(t, job->operation);
     });
   }));
   const Operation operation = job->operation;
-  if (!is_new) {
+  if (!place.has_value()) {
     // As it is by now.
     auto current = parts_.operations->Get(operation.name());
     return current.ok() ? *current : operation;
   }
   parts_.operations->Start(operation, request.parent(), job->cancellation);
-  if (workers_.TrySubmit([this, job] { Run(job); })) return operation;
-  const absl::Status full =
-      WithRetry(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_REBUILDS",
-                         "too many snapshots wait to be made; try again later"),
-                absl::Seconds(5));
-  parts_.operations->Abandon(operation.name(), full);
-  return full;
+  std::move(*place).Submit([this, job] { Run(job); });
+  return operation;
 }
 
 void Snapshots::Run(const std::shared_ptr<Job>& job) {
@@ -169,7 +172,8 @@ void Snapshots::Run(const std::shared_ptr<Job>& job) {
       });
   if (kept.ok()) return;
   spdlog::error("cannot keep how a rebuild ended: {}", std::string(kept.message()));
-  parts_.operations->Abandon(job->operation.name(), kept);
+  parts_.operations->Abandon(job->operation.name(), kept,
+                             [](MetadataTransaction&) { return absl::OkStatus(); });
 }
 
 absl::StatusOr<std::vector<hearth::v1::Version>> Snapshots::ReadyVersions() {

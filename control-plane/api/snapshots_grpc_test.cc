@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Snapshots and images over a real socket; the node is a fake one.
 #include "control-plane/api/test_world.h"
+#include "control-plane/limits.h"
 
 namespace hearth::control {
 namespace {
@@ -129,6 +130,70 @@ TEST_CASE("api: a snapshot that is deleted is gone, and a repeat of that is the 
   const grpc::Status status = world.snapshots->DeleteSnapshot(&context, request, &empty);
   CHECK(status.error_code() == grpc::StatusCode::NOT_FOUND);
   CHECK(Reason(status) == "RESOURCE_NOT_FOUND");
+}
+
+TEST_CASE("api: a rebuild that is refused leaves nothing, and is taken when there is room again") {
+  ServerLimits few;
+  few.rebuilds_queued = 2;
+  World world(few);
+  const std::string version = world.Deploy(world.MakeFunction("f"), "held.h").name();
+  std::vector<std::string> taken;
+  for (size_t i = 0; i < limits::kMaxRebuildsAtOnce + few.rebuilds_queued; ++i) {
+    taken.push_back(BeginRebuild(world, version).name());
+  }
+  RebuildSnapshotRequest request;
+  request.set_parent(version);
+  request.set_request_id("11111111-2222-4333-8444-555555555555");
+  google::longrunning::Operation operation;
+  {
+    grpc::ClientContext context;
+    const auto refused = world.snapshots->RebuildSnapshot(&context, request, &operation);
+    CHECK(refused.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    CHECK(Reason(refused) == "TOO_MANY_REBUILDS");
+  }
+  world.node->Open();
+  for (const std::string& name : taken) world.Wait(name);
+  const auto ended = world.Wait(BeginRebuild(world, version, request.request_id()).name());
+  CHECK(ended.has_response());
+}
+
+TEST_CASE("api: of a tenant's operations the newest 1000 are kept, whatever made them") {
+  World world;
+  const std::string version = world.Deploy(world.MakeFunction("f"), "echo.h").name();
+  const auto kept = [&] {
+    size_t count = 0;
+    CHECK(world.state->metadata
+              ->Read([&](MetadataTransaction& t) {
+                count = t.All(Kind::kOperation)->size();
+                return absl::OkStatus();
+              })
+              .ok());
+    return count;
+  };
+  // As an earlier hearthd, which did not forget those of rebuilds, would have left them.
+  const auto leave = [&](int count) {
+    CHECK(world.state->metadata
+              ->Write([&](MetadataTransaction& t) {
+                for (int i = 0; i < count; ++i) {
+                  const std::string id = world.state->uuids.Next();
+                  google::longrunning::Operation ended;
+                  ended.set_name(std::string(kTenant) + "/operations/" + id);
+                  ended.set_done(true);
+                  CHECK(t.Insert(Kind::kOperation,
+                                 {ended.name(), kTenant, id, "", ended.SerializeAsString()})
+                            .ok());
+                }
+                return absl::OkStatus();
+              })
+              .ok());
+  };
+  leave(1100);
+  const auto rebuilt = world.Wait(BeginRebuild(world, version).name());
+  CHECK(kept() == limits::kMaxOperations);
+  CHECK(world.Wait(rebuilt.name()).done());  // The newest is not among those that went.
+  leave(100);
+  world.Deploy("tenants/default/functions/f", "echo.h");
+  CHECK(kept() == limits::kMaxOperations);
 }
 
 TEST_CASE("api: a rebuild is an operation that ends with the new snapshot, or says why not") {

@@ -13,15 +13,39 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads) thread.join();
 }
 
-bool WorkerPool::TrySubmit(std::function<void()> task) {
+absl::optional<WorkerPool::Place> WorkerPool::Reserve() {
   absl::MutexLock lock(&mutex_);
-  if (closing_ || under_way_ >= max_threads_ + max_queued_) return false;
-  if (under_way_ >= threads_.size() && threads_.size() < max_threads_) {
+  if (closing_ || under_way_ >= max_threads_ + max_queued_) return absl::nullopt;
+  ++under_way_;
+  return Place(this);
+}
+
+bool WorkerPool::TrySubmit(std::function<void()> task) {
+  absl::optional<Place> place = Reserve();
+  if (!place.has_value()) return false;
+  std::move(*place).Submit(std::move(task));
+  return true;
+}
+
+void WorkerPool::Place::Submit(std::function<void()> task) && {
+  std::exchange(pool_, nullptr)->Take(std::move(task));
+}
+
+WorkerPool::Place::~Place() {
+  if (pool_ != nullptr) pool_->GiveBack();
+}
+
+void WorkerPool::Take(std::function<void()> task) {
+  absl::MutexLock lock(&mutex_);
+  if (under_way_ > threads_.size() && threads_.size() < max_threads_) {
     threads_.emplace_back([this] { Work(); });
   }
-  ++under_way_;
   tasks_.push_back(std::move(task));
-  return true;
+}
+
+void WorkerPool::GiveBack() {
+  absl::MutexLock lock(&mutex_);
+  --under_way_;
 }
 
 void WorkerPool::Work() {

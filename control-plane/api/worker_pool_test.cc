@@ -26,6 +26,23 @@ TEST_CASE("workers: tasks beyond threads and queue are refused, all that were ta
   CHECK(ran == taken);
 }
 
+TEST_CASE("workers: a place that is reserved is nobody else's, and free again when given back") {
+  std::atomic<int> ran{0};
+  {
+    WorkerPool pool(1, 0);
+    {
+      const auto place = pool.Reserve();
+      REQUIRE(place.has_value());
+      CHECK_FALSE(pool.Reserve().has_value());
+      CHECK_FALSE(pool.TrySubmit([&] { ran = 100; }));
+    }
+    auto place = pool.Reserve();
+    REQUIRE(place.has_value());
+    std::move(*place).Submit([&] { ++ran; });
+  }
+  CHECK(ran == 1);
+}
+
 TEST_CASE("workers: threads are used again") {
   WorkerPool pool(1, 0);
   for (int i = 0; i < 100; ++i) {

@@ -116,6 +116,35 @@ TEST_CASE("metadata: records keep their parents, references and bodies") {
   }
 }
 
+TEST_CASE("metadata: the surplus of a parent is what lies before its last children") {
+  for (const Factory& factory : Stores()) {
+    Folder folder;
+    auto store = factory.metadata(folder.name);
+    REQUIRE(store->Write(Seed).ok());
+    CHECK(store
+              ->Write([](auto& t) {
+                CHECK(t.Insert(Kind::kTenant, Make("t/b", "")).ok());
+                CHECK(t.Insert(Kind::kOperation, Make("t/b/0", "t/b")).ok());
+                for (const char* name : {"t/a/3", "t/a/1", "t/a/4", "t/a/2"}) {
+                  CHECK(t.Insert(Kind::kOperation, Make(name, "t/a")).ok());
+                }
+                const auto names = [&](int kept, int limit) {
+                  std::string all;
+                  for (const Record& record :
+                       Must(t.Surplus(Kind::kOperation, "t/a", kept, limit))) {
+                    all += record.name + " ";
+                  }
+                  return all;
+                };
+                CHECK(names(2, 10) == "t/a/2 t/a/1 ");
+                CHECK(names(1, 2) == "t/a/3 t/a/2 ");
+                CHECK(names(4, 10).empty());
+                return absl::OkStatus();
+              })
+              .ok());
+  }
+}
+
 TEST_CASE("metadata: a body that fails leaves nothing behind") {
   for (const Factory& factory : Stores()) {
     Folder folder;

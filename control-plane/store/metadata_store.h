@@ -60,6 +60,9 @@ class MetadataTransaction {
   virtual absl::StatusOr<std::vector<Record>> List(Kind kind, const std::string& parent,
                                                    const std::string& after, int limit,
                                                    bool descending) = 0;
+  // The children before the last `kept` in order, at most `limit`, the last of them first.
+  virtual absl::StatusOr<std::vector<Record>> Surplus(Kind kind, const std::string& parent,
+                                                      int kept, int limit) = 0;
   // Every record of the kind, by name. For start-up.
   virtual absl::StatusOr<std::vector<Record>> All(Kind kind) = 0;
 

@@ -132,6 +132,15 @@ class SqliteMetadataTransaction final : public MetadataTransaction {
     return Collect(select.Bind(int64_t{limit}));
   }
 
+  absl::StatusOr<std::vector<Record>> Surplus(Kind kind, const std::string& parent, int kept,
+                                              int limit) override {
+    ASSIGN_OR_RETURN(
+        auto select,
+        database_.Prepare(absl::StrCat(
+            kColumns, Table(kind), " WHERE parent = ? ORDER BY sort_key DESC LIMIT ? OFFSET ?")));
+    return Collect(select.Bind(parent).Bind(int64_t{limit}).Bind(int64_t{kept}));
+  }
+
   absl::StatusOr<std::vector<Record>> All(Kind kind) override {
     ASSIGN_OR_RETURN(auto select,
                      database_.Prepare(absl::StrCat(kColumns, Table(kind), " ORDER BY name")));
