@@ -148,9 +148,16 @@ absl::StatusOr<hearth::v1::ListOutdatedResponse> ImageCatalog::ListOutdated(
   return response;
 }
 
-absl::StatusOr<hearth::v1::ReloadImagesResponse> ImageCatalog::Reload() {
-  absl::MutexLock lock(&reloading_);
+absl::StatusOr<hearth::v1::ReloadImagesResponse> ImageCatalog::Reload(
+    const hearth::v1::ReloadImagesRequest& request) {
   hearth::v1::ReloadImagesResponse response;
+  RETURN_IF_ERROR(replays_.Once("ReloadImages", request.request_id(), request, &response,
+                                [&] { return ReloadNow(&response); }));
+  return response;
+}
+
+absl::Status ImageCatalog::ReloadNow(hearth::v1::ReloadImagesResponse* response) {
+  absl::MutexLock lock(&reloading_);
   const auto changed = parts_.images->Reload();
   if (!changed.ok()) return WithReason(changed.status(), "IMAGES_NOT_USABLE");
   if (*changed) {
@@ -160,9 +167,9 @@ absl::StatusOr<hearth::v1::ReloadImagesResponse> ImageCatalog::Reload() {
     parts_.router->InvalidateAll();
     RETURN_IF_ERROR(parts_.snapshots->RefreshAll());
   }
-  response.set_changed(*changed);
-  for (Image& image : Images()) *response.add_images() = std::move(image);
-  return response;
+  response->set_changed(*changed);
+  for (Image& image : Images()) *response->add_images() = std::move(image);
+  return absl::OkStatus();
 }
 
 }  // namespace hearth::control

@@ -27,17 +27,21 @@ class ImageCatalog {
     Snapshots* snapshots;
   };
 
-  explicit ImageCatalog(const Parts& parts) : parts_(parts) {}
+  explicit ImageCatalog(const Parts& parts) : parts_(parts), replays_(parts.metadata) {}
 
   absl::StatusOr<hearth::v1::ListImagesResponse> List(const hearth::v1::ListImagesRequest& request);
   absl::StatusOr<hearth::v1::ListOutdatedResponse> ListOutdated(
       const hearth::v1::ListOutdatedRequest& request);
-  absl::StatusOr<hearth::v1::ReloadImagesResponse> Reload() ABSL_LOCKS_EXCLUDED(reloading_);
+  absl::StatusOr<hearth::v1::ReloadImagesResponse> Reload(
+      const hearth::v1::ReloadImagesRequest& request);
 
  private:
   std::vector<hearth::v1::Image> Images();
+  absl::Status ReloadNow(hearth::v1::ReloadImagesResponse* response)
+      ABSL_LOCKS_EXCLUDED(reloading_);
 
   const Parts parts_;
+  SlowReplays replays_;
   absl::Mutex reloading_;
 };
 

@@ -109,7 +109,7 @@ class ApiServer::Impl {
     return absl::OkStatus();
   }
 
-  absl::Status ReloadImages() { return images_.Reload().status(); }
+  absl::Status ReloadImages() { return images_.Reload({}).status(); }
 
   void Stop(absl::Duration grace) {
     if (!server_) return;

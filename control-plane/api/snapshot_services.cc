@@ -46,9 +46,9 @@ class ImageServiceImpl final : public ImageService::Service {
                             ListOutdatedResponse* response) override {
     return Answer(images_->ListOutdated(*request), response);
   }
-  grpc::Status ReloadImages(ServerContext*, const ReloadImagesRequest*,
+  grpc::Status ReloadImages(ServerContext*, const ReloadImagesRequest* request,
                             ReloadImagesResponse* response) override {
-    return Answer(images_->Reload(), response);
+    return Answer(images_->Reload(*request), response);
   }
 
  private:

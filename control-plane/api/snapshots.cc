@@ -55,7 +55,9 @@ struct Snapshots::Job {
 };
 
 Snapshots::Snapshots(const Parts& parts)
-    : parts_(parts), workers_(limits::kMaxRebuildsAtOnce, parts.max_rebuilds_queued) {}
+    : parts_(parts),
+      replays_(parts.metadata),
+      workers_(limits::kMaxRebuildsAtOnce, parts.max_rebuilds_queued) {}
 
 Snapshots::~Snapshots() { parts_.operations->CancelAll(); }
 
@@ -103,11 +105,9 @@ absl::StatusOr<google::protobuf::Empty> Snapshots::Delete(
     const hearth::v1::DeleteSnapshotRequest& request) {
   RETURN_IF_ERROR(ParseName(kSnapshotPattern, request.name(), "name").status());
   google::protobuf::Empty empty;
-  RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) {
-    return Replayed(t, "DeleteSnapshot", request, &empty, [&] {
-      const absl::Status deleted = parts_.node->DeleteSnapshot(request.name());
-      return absl::IsNotFound(deleted) ? NotFound(request.name()) : deleted;
-    });
+  RETURN_IF_ERROR(replays_.Once("DeleteSnapshot", request.request_id(), request, &empty, [&] {
+    const absl::Status deleted = parts_.node->DeleteSnapshot(request.name());
+    return absl::IsNotFound(deleted) ? NotFound(request.name()) : deleted;
   }));
   return empty;
 }

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "control-plane/api/operations.h"
+#include "control-plane/api/slow_replays.h"
 #include "control-plane/api/worker_pool.h"
 #include "control-plane/node/node.h"
 #include "control-plane/routing/router.h"
@@ -51,6 +52,7 @@ class Snapshots {
   absl::StatusOr<std::vector<hearth::v1::Version>> ReadyVersions();
 
   const Parts parts_;
+  SlowReplays replays_;
   WorkerPool workers_;
 };
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Snapshots and images over a real socket; the node is a fake one.
+#include <atomic>
+#include <thread>
+
 #include "control-plane/api/test_world.h"
 #include "control-plane/limits.h"
 
@@ -130,6 +133,35 @@ TEST_CASE("api: a snapshot that is deleted is gone, and a repeat of that is the 
   const grpc::Status status = world.snapshots->DeleteSnapshot(&context, request, &empty);
   CHECK(status.error_code() == grpc::StatusCode::NOT_FOUND);
   CHECK(Reason(status) == "RESOURCE_NOT_FOUND");
+}
+
+TEST_CASE("api: while a snapshot is being deleted the metadata answers, and a repeat waits") {
+  World world;
+  const std::string function = world.MakeFunction("f");
+  const std::string version = world.Deploy(function, "held.h").name();
+  DeleteSnapshotRequest request;
+  request.set_name(List(world, version).at(0).name());
+  request.set_request_id("11111111-2222-4333-8444-555555555555");
+  std::atomic<int> deleted{0};
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 2; ++i) {
+    clients.emplace_back([&] {
+      google::protobuf::Empty empty;
+      grpc::ClientContext context;
+      deleted += world.snapshots->DeleteSnapshot(&context, request, &empty).ok();
+    });
+  }
+  Until([&] { return world.node->held_deletes() == 1; });
+  GetFunctionRequest get;
+  get.set_name(function);
+  Function answer;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  CHECK(world.functions->GetFunction(&context, get, &answer).ok());
+  world.node->Open();
+  for (auto& client : clients) client.join();
+  CHECK(deleted == 2);
+  CHECK(world.node->held_deletes() == 1);
 }
 
 TEST_CASE("api: a rebuild that is refused leaves nothing, and is taken when there is room again") {
@@ -277,11 +309,13 @@ TEST_CASE("api: images that change are read again, and what runs on old ones is 
   CHECK_FALSE(reloaded.changed());
   CHECK(world.node->refreshed().empty());
   Patch(world);
-  {
+  ReloadImagesRequest reload;
+  reload.set_request_id("11111111-2222-4333-8444-555555555555");
+  for (int i = 0; i < 2; ++i) {  // The repeat has the same answer, though nothing changed again.
     grpc::ClientContext context;
-    REQUIRE(world.images->ReloadImages(&context, ReloadImagesRequest(), &reloaded).ok());
+    REQUIRE(world.images->ReloadImages(&context, reload, &reloaded).ok());
+    CHECK(reloaded.changed());
   }
-  CHECK(reloaded.changed());
   REQUIRE(world.node->refreshed().size() == 1);
   CHECK(world.node->refreshed()[0]->runtime.image.digest == DigestOf("patched"));
   CHECK(world.node->refreshed()[0]->kernel.digest == DigestOf("kernel"));
