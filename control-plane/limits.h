@@ -60,8 +60,8 @@ inline constexpr int kMaxCommandArguments = 64;
 inline constexpr size_t kMaxCommandBytes = 4096;
 inline constexpr size_t kMaxHandlerBytes = 256;
 inline constexpr absl::Duration kReplayTime = absl::Hours(24);  // How long a request_id is known.
-inline constexpr absl::Duration kIdempotencyTime = absl::Hours(1);     // And an idempotency_key.
-inline constexpr int64_t kMaxIdempotencyBytes = 1024ll * 1024 * 1024;  // Kept responses, on disk.
+inline constexpr absl::Duration kIdempotencyTime = absl::Hours(1);    // And an idempotency_key.
+inline constexpr int64_t kMaxIdempotencyBytes = 256ll * 1024 * 1024;  // Kept responses of a tenant.
 
 // Code.
 inline constexpr int64_t kMaxArtifactBytes = 100ll * 1024 * 1024;
@@ -96,6 +96,7 @@ struct ServerLimits {
   size_t deploys_queued = limits::kMaxDeploysQueued;
   size_t rebuilds_queued = limits::kMaxRebuildsQueued;
   size_t buffered_bytes = limits::kMaxBufferedBytes;
+  int64_t kept_response_bytes = limits::kMaxIdempotencyBytes;
 };
 
 }  // namespace hearth::control

@@ -142,6 +142,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteTenant(const DeleteTenantRequest&
       ASSIGN_OR_RETURN(const auto tenant, Load<Tenant>(t, Kind::kTenant, request.name()));
       RETURN_IF_ERROR(CheckEtag(request.etag(), tenant.etag(), tenant.name()));
       RETURN_IF_ERROR(t.EraseChildren(Kind::kOperation, tenant.name()));
+      RETURN_IF_ERROR(t.EraseCalls(tenant.name()));
       const absl::Status status = t.Erase(Kind::kTenant, tenant.name());
       if (!absl::IsFailedPrecondition(status)) return status;
       return ApiError(absl::StatusCode::kFailedPrecondition, "TENANT_NOT_EMPTY",
@@ -227,6 +228,7 @@ Catalog::Answer<Catalog::Empty> Catalog::DeleteFunction(const DeleteFunctionRequ
       RETURN_IF_ERROR(t.EraseChildren(Kind::kAlias, name));
       ASSIGN_OR_RETURN(versions, t.List(Kind::kVersion, name, "", kAll, true));
       RETURN_IF_ERROR(t.EraseChildren(Kind::kVersion, name));
+      RETURN_IF_ERROR(t.EraseCalls(name));
       return t.Erase(Kind::kFunction, name);
     });
   }));

@@ -314,6 +314,76 @@ TEST_CASE("invoke: a repeat with the same idempotency_key is the same invocation
   CHECK(UsageOf(world, f).outcomes["SUCCEEDED"] == 1);
 }
 
+TEST_CASE("invoke: hearthd that is stopped ends what goes on without its client, and keeps how") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  world.Deploy(f, "wait.handler");
+  std::thread client([&] {
+    InvokeResponse response;
+    world.Invoke(f, "x", &response, "key");
+  });
+  Until([&] { return world.node->runs() == 1; });
+  world.server->Stop(absl::ZeroDuration());
+  client.join();
+  CHECK(world.node->cancelled_runs() == 1);
+  CHECK(UsageOf(world, f).outcomes["INSTANCE_LOST"] == 1);
+  world.Stop();
+  world.Start();
+  InvokeResponse response;
+  REQUIRE(world.Invoke(f, "x", &response, "key").ok());
+  CHECK(response.invocation().outcome() == INSTANCE_LOST);
+  CHECK(world.node->runs() == 0);
+}
+
+TEST_CASE(
+    "invoke: a call with an idempotency_key that only waits would leave nothing to a restart") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  world.Deploy(f, "queue.handler");
+  grpc::ClientContext context;
+  std::thread client([&] {
+    InvokeRequest request;
+    request.set_name(f);
+    request.set_idempotency_key("key");
+    InvokeResponse response;
+    world.invocations->Invoke(&context, request, &response);
+  });
+  Until([&] { return world.node->waiting() == 1; });
+  CHECK(world.state->metadata
+            ->Read([&](MetadataTransaction& t) {
+              CHECK(t.OpenCalls()->empty());
+              return absl::OkStatus();
+            })
+            .ok());
+  context.TryCancel();
+  client.join();
+}
+
+TEST_CASE("invoke: a function that is made again knows nothing of the keys of the one before") {
+  World world;
+  const std::string f = world.MakeFunction("f");
+  world.Deploy(f, "echo.handler");
+  InvokeResponse first, late, again;
+  REQUIRE(world.Invoke(f, "x", &first, "ended").ok());
+  world.Deploy(f, "gate.handler");
+  std::thread client([&] { world.Invoke(f, "x", &late, "under way"); });
+  Until([&] { return world.node->runs() == 2; });
+  DeleteFunctionRequest erase;
+  erase.set_name(f);
+  google::protobuf::Empty empty;
+  grpc::ClientContext context;
+  REQUIRE(world.functions->DeleteFunction(&context, erase, &empty).ok());
+  world.MakeFunction("f");
+  world.node->Open();
+  client.join();
+  CHECK(late.invocation().outcome() == SUCCEEDED);
+  world.Deploy(f, "error.handler");
+  for (const char* key : {"ended", "under way"}) {
+    REQUIRE(world.Invoke(f, "x", &again, key).ok());
+    CHECK(again.invocation().outcome() == FUNCTION_ERROR);
+  }
+}
+
 TEST_CASE("restart: what was cut off has failed, clearly, and no file of it is left") {
   World world;
   const std::string f = world.MakeFunction("f");

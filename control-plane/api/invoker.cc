@@ -65,6 +65,15 @@ absl::Status Refused(const absl::Status& status, const Route& route) {
   }
 }
 
+absl::Status TooManyKeptResponses(const std::string& tenant, int64_t most) {
+  return WithRetry(
+      WithQuota(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_KEPT_RESPONSES",
+                         "the responses kept for idempotency_keys fill their space; call without "
+                         "one, or try again when some were forgotten"),
+                tenant, absl::StrCat("at most ", most, " bytes")),
+      limits::kIdempotencyTime);
+}
+
 void SetError(Invocation* invocation, hearth::v1::Outcome outcome, const std::string& type,
               const std::string& message) {
   invocation->set_outcome(outcome);
@@ -135,12 +144,14 @@ absl::StatusOr<InvokeResponse> Invoker::Invoke(const InvokeCall& call,
   RETURN_IF_ERROR(CheckRequest(call.request));
   ASSIGN_OR_RETURN(const Route route, parts_.router->Resolve(call.request.name()));
   const std::string name = absl::StrCat(route.function, "/invocations/", parts_.uuids->Next());
-  if (call.request.idempotency_key().empty()) return Once(call, route, name, cancellation);
+  if (call.request.idempotency_key().empty()) {
+    return Once(call, route, name, /*mine=*/nullptr, cancellation);
+  }
   return Idempotent(call, route, name, cancellation);
 }
 
 absl::StatusOr<InvokeResponse> Invoker::Once(const InvokeCall& call, const Route& route,
-                                             const std::string& name,
+                                             const std::string& name, const IdempotentCall* mine,
                                              const Cancellation& cancellation) {
   // What ran but could not be recorded would be lost: better not to run it.
   const absl::Status writable = parts_.ledger->CheckWritable();
@@ -157,8 +168,9 @@ absl::StatusOr<InvokeResponse> Invoker::Once(const InvokeCall& call, const Route
   if (cancellation.cancelled()) {
     return Refused(absl::CancelledError("the client left before it was started"), route);
   }
-  const Cancellation never;
-  const Cancellation& stop = call.request.idempotency_key().empty() ? cancellation : never;
+  // Only now: hearthd killed while it waited for an instance must not find that it has run.
+  if (mine != nullptr) RETURN_IF_ERROR(KeepBegun(*mine, route.version->name));
+  const Cancellation& stop = mine == nullptr ? cancellation : ending_;
 
   Invocation started;
   started.set_name(name);
@@ -262,14 +274,11 @@ absl::StatusOr<InvokeResponse> Invoker::Idempotent(const InvokeCall& call, const
   RETURN_IF_ERROR(AwaitTurn(key, cancellation));
 
   auto answer = [&]() -> absl::StatusOr<InvokeResponse> {
-    ASSIGN_OR_RETURN(auto known, Begin(mine));
+    ASSIGN_OR_RETURN(auto known, Repeated(mine, call.share));
     if (known.has_value()) return *std::move(known);
-    auto response = Once(call, route, name, cancellation);
-    const absl::Status kept = parts_.metadata->Write([&](MetadataTransaction& t) -> absl::Status {
-      if (!response.ok()) return t.EraseCall(mine.function, mine.key);
-      mine.response = response->SerializeAsString();
-      return t.PutCall(mine, absl::Now() + limits::kIdempotencyTime);
-    });
+    auto response = Once(call, route, name, &mine, cancellation);
+    if (response.ok()) mine.response = response->SerializeAsString();
+    const absl::Status kept = KeepEnded(mine);
     // Then a repeat will say that the response was lost: true, and it is not run twice.
     if (!kept.ok())
       spdlog::error("cannot keep the response of {}: {}", name, std::string(kept.message()));
@@ -280,20 +289,37 @@ absl::StatusOr<InvokeResponse> Invoker::Idempotent(const InvokeCall& call, const
   return answer;
 }
 
-absl::StatusOr<absl::optional<InvokeResponse>> Invoker::Begin(const IdempotentCall& mine) {
+absl::Status Invoker::KeepBegun(const IdempotentCall& mine, const std::string& version) {
+  return parts_.metadata->Write([&](MetadataTransaction& t) -> absl::Status {
+    // Deleted meanwhile: a function of that name that is made again must know nothing of this call.
+    RETURN_IF_ERROR(Load<hearth::v1::Version>(t, Kind::kVersion, version).status());
+    return t.PutCall(mine, absl::Now() + limits::kIdempotencyTime);
+  });
+}
+
+absl::Status Invoker::KeepEnded(const IdempotentCall& mine) {
+  return parts_.metadata->Write([&](MetadataTransaction& t) -> absl::Status {
+    ASSIGN_OR_RETURN(const auto begun, t.FindCall(mine.function, mine.key));
+    // Not begun, or forgotten with its function.
+    if (!begun.has_value() || begun->invocation != mine.invocation) return absl::OkStatus();
+    if (!mine.response.has_value()) return t.EraseCall(mine.function, mine.key);
+    return t.PutCall(mine, absl::Now() + limits::kIdempotencyTime);
+  });
+}
+
+absl::StatusOr<absl::optional<InvokeResponse>> Invoker::Repeated(const IdempotentCall& mine,
+                                                                 ByteBudget::Share* share) {
   absl::optional<IdempotentCall> earlier;
   RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) -> absl::Status {
-    const absl::Time now = absl::Now();
-    RETURN_IF_ERROR(t.Expire(now));
+    RETURN_IF_ERROR(t.Expire(absl::Now()));
     ASSIGN_OR_RETURN(earlier, t.FindCall(mine.function, mine.key));
-    if (earlier.has_value()) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const int64_t bytes, t.CallBytes());
-    if (bytes > limits::kMaxIdempotencyBytes) {
-      return WithRetry(ApiError(absl::StatusCode::kResourceExhausted, "TOO_MANY_KEPT_RESPONSES",
-                                "the responses kept for idempotency_keys fill their space"),
-                       limits::kIdempotencyTime);
+    if (earlier.has_value()) {
+      return share->Add(earlier->response.has_value() ? earlier->response->size() : 0);
     }
-    return t.PutCall(mine, now + limits::kIdempotencyTime);
+    const std::string tenant = ParentOf(mine.function);
+    ASSIGN_OR_RETURN(const int64_t bytes, t.CallBytes(tenant));
+    const int64_t most = parts_.max_kept_response_bytes;
+    return bytes > most ? TooManyKeptResponses(tenant, most) : absl::OkStatus();
   }));
   if (!earlier.has_value()) return absl::optional<InvokeResponse>();
   if (earlier->request_digest != mine.request_digest) {
@@ -328,9 +354,7 @@ absl::StatusOr<InvokeResponse> Invoker::Lost(const IdempotentCall& call) {
   RETURN_IF_ERROR(parts_.ledger->Append(invocation));  // Once: a record that is there stays.
   IdempotentCall ended = call;
   ended.response = response.SerializeAsString();
-  RETURN_IF_ERROR(parts_.metadata->Write([&](MetadataTransaction& t) {
-    return t.PutCall(ended, absl::Now() + limits::kIdempotencyTime);
-  }));
+  RETURN_IF_ERROR(KeepEnded(ended));
   return response;
 }
 

@@ -68,6 +68,7 @@ class Invoker {
     LogHub* logs;
     UuidGenerator* uuids;
     size_t max_buffered_bytes;
+    int64_t max_kept_response_bytes;  // Of a tenant.
   };
 
   explicit Invoker(const Parts& parts);
@@ -81,6 +82,9 @@ class Invoker {
   absl::StatusOr<hearth::v1::InvokeResponse> Invoke(const InvokeCall& call,
                                                     const Cancellation& cancellation);
 
+  // Ends the invocations that go on without their client, and all that come.
+  void End() { ending_.Cancel(); }
+
   // What a call may hold in memory beside its share: see limits.h.
   ByteBudget* budget() { return &budget_; }
 
@@ -89,11 +93,17 @@ class Invoker {
 
   absl::StatusOr<hearth::v1::InvokeResponse> Once(const InvokeCall& call, const Route& route,
                                                   const std::string& name,
+                                                  const IdempotentCall* mine,
                                                   const Cancellation& cancellation);
   absl::StatusOr<hearth::v1::InvokeResponse> Idempotent(const InvokeCall& call, const Route& route,
                                                         const std::string& name,
                                                         const Cancellation& cancellation);
-  absl::StatusOr<absl::optional<hearth::v1::InvokeResponse>> Begin(const IdempotentCall& mine);
+  // What the same call was answered before, if it was.
+  absl::StatusOr<absl::optional<hearth::v1::InvokeResponse>> Repeated(const IdempotentCall& mine,
+                                                                      ByteBudget::Share* share);
+  // Of a call that begins, and of one that has ended: keeps that it has.
+  absl::Status KeepBegun(const IdempotentCall& mine, const std::string& version);
+  absl::Status KeepEnded(const IdempotentCall& mine);
   absl::StatusOr<hearth::v1::InvokeResponse> Lost(const IdempotentCall& call);
   void Settle(const InvokeCall& call, const Route& route, const std::string& name,
               InvocationReport report, Collector& collector, hearth::v1::InvokeResponse* response);
@@ -102,6 +112,7 @@ class Invoker {
 
   const Parts parts_;
   ByteBudget budget_;
+  Cancellation ending_;
   absl::Mutex mutex_;
   // Functions and keys of the idempotent calls under way.
   std::set<std::string> running_ ABSL_GUARDED_BY(mutex_);

@@ -87,6 +87,50 @@ TEST_CASE("limits: a byte more than may be in flight is refused before user code
   CHECK(world.node->runs() == 1);
 }
 
+TEST_CASE("limits: a kept response counts among the bytes in flight when it is given again") {
+  ServerLimits few;
+  few.buffered_bytes = limits::kMaxUnaryPayloadBytes + 30;
+  World world(few);
+  const std::string f = world.MakeFunction("f"), g = world.MakeFunction("g");
+  world.Deploy(f, "echo.handler");
+  world.Deploy(g, "gate.handler");
+  InvokeResponse response;
+  REQUIRE(world.Invoke(f, "ten bytes.", &response, "key").ok());
+  std::thread client([&] {
+    InvokeResponse other;
+    world.Invoke(g, "", &other);
+  });
+  Until([&] { return world.node->runs() == 2; });
+  // There is room for its payload, but not for the response with its record.
+  CHECK(Refused(world.Invoke(f, "ten bytes.", &response, "key"), "TOO_MANY_BYTES_IN_FLIGHT"));
+  world.node->Open();
+  client.join();
+  CHECK(world.Invoke(f, "ten bytes.", &response, "key").ok());
+  CHECK(world.node->runs() == 2);
+}
+
+TEST_CASE("limits: the responses kept of one tenant refuse its new keys, and nobody else's") {
+  ServerLimits few;
+  few.kept_response_bytes = 0;
+  World world(few);
+  CreateTenantRequest create;
+  create.set_tenant_id("other");
+  Tenant tenant;
+  grpc::ClientContext context;
+  REQUIRE(world.tenants->CreateTenant(&context, create, &tenant).ok());
+  const std::string f = world.MakeFunction("f"), g = world.MakeFunction("g", tenant.name());
+  world.Deploy(f, "echo.handler");
+  world.Deploy(g, "echo.handler");
+  InvokeResponse first, again;
+  REQUIRE(world.Invoke(f, "x", &first, "1").ok());
+  CHECK(Refused(world.Invoke(f, "x", &again, "2"), "TOO_MANY_KEPT_RESPONSES"));
+  CHECK(world.node->runs() == 1);
+  REQUIRE(world.Invoke(f, "x", &again, "1").ok());
+  CHECK(again.invocation().name() == first.invocation().name());
+  CHECK(world.Invoke(f, "x", &again).ok());
+  CHECK(world.Invoke(g, "x", &again, "1").ok());
+}
+
 TEST_CASE("limits: one upload more than there may be at once is refused") {
   ServerLimits few;
   few.uploads = 1;

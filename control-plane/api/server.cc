@@ -10,6 +10,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <thread>
+
+#include "absl/synchronization/notification.h"
 #include "control-plane/api/services.h"
 #include "control-plane/limits.h"
 #include "vmm/base/status.h"
@@ -52,7 +55,7 @@ class ApiServer::Impl {
         artifacts_(state->metadata.get(), state->artifacts.get()),
         queries_(&catalog_, state->ledger.get(), node, state->images.get()),
         invoker_({state->metadata.get(), state->ledger.get(), node, &router_, &logs_, &state->uuids,
-                  limits.buffered_bytes}),
+                  limits.buffered_bytes, limits.kept_response_bytes}),
         deployer_({state->metadata.get(), state->artifacts.get(), state->disks.get(),
                    state->images.get(), node, &router_, &operations_, &state->uuids, &garbage_,
                    limits.deploys_queued}),
@@ -117,7 +120,15 @@ class ApiServer::Impl {
     // These would go on for as long as their clients like, or as a guest does.
     logs_.Close();
     operations_.CancelAll();
+    // Shutdown() cancels what is under way after the grace, and waits. Invocations with an
+    // idempotency_key do not heed that, so they are told beside it.
+    absl::Notification ended;
+    std::thread ender([&] {
+      if (!ended.WaitForNotificationWithTimeout(grace)) invoker_.End();
+    });
     server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+    ended.Notify();
+    ender.join();
     server_->Wait();
     server_.reset();
   }

@@ -28,8 +28,8 @@ class ApiServer {
   // As ImageService.ReloadImages.
   absl::Status ReloadImages();
 
-  // Refuses new calls, lets those under way end for `grace`, then cancels them. Deploys are
-  // cancelled at once.
+  // Refuses new calls, lets those under way end for `grace`, then cancels them, and ends
+  // invocations that go on without their client. Deploys are cancelled at once.
   void Stop(absl::Duration grace);
 
  private:

@@ -116,6 +116,32 @@ TEST_CASE("metadata: records keep their parents, references and bodies") {
   }
 }
 
+TEST_CASE("metadata: calls are counted and forgotten by function and by what is above it") {
+  for (const Factory& factory : Stores()) {
+    Folder folder;
+    auto store = factory.metadata(folder.name);
+    CHECK(store
+              ->Write([](auto& t) {
+                int64_t bytes = 1;
+                for (const char* function : {"t/a", "t/a/f", "t/a/g", "t/a0", "t/a-", "t/b/f"}) {
+                  CHECK(t.PutCall({function, "k", "d", "i", std::string(bytes, 'x')},
+                                  absl::InfiniteFuture())
+                            .ok());
+                  bytes *= 10;
+                }
+                CHECK(Must(t.CallBytes("t/a")) == 111);
+                CHECK(Must(t.CallBytes("t/a/f")) == 10);
+                CHECK(t.EraseCalls("t/a/f").ok());
+                CHECK(Must(t.CallBytes("t/a")) == 101);
+                CHECK(t.EraseCalls("t/a").ok());
+                CHECK(Must(t.CallBytes("t/a")) == 0);
+                CHECK(Must(t.CallBytes("t")) == 111000);
+                return absl::OkStatus();
+              })
+              .ok());
+  }
+}
+
 TEST_CASE("metadata: the surplus of a parent is what lies before its last children") {
   for (const Factory& factory : Stores()) {
     Folder folder;
@@ -237,7 +263,7 @@ TEST_CASE("metadata: replays and idempotent calls are found until they expire") 
                 CHECK(t.PutCall({"f", "k", "d", "i", std::string("resp")}, t0).ok());
                 CHECK(Must(t.OpenCalls()).empty());
                 CHECK(*Must(t.FindCall("f", "k"))->response == "resp");
-                CHECK(Must(t.CallBytes()) == 4);
+                CHECK(Must(t.CallBytes("f")) == 4);
                 CHECK(t.Expire(t0 + absl::Seconds(1)).ok());
                 CHECK_FALSE(Must(t.FindCall("f", "k")).has_value());
                 return absl::OkStatus();

@@ -77,9 +77,12 @@ class MetadataTransaction {
                                                                   const std::string& key) = 0;
   virtual absl::Status PutCall(const IdempotentCall& call, absl::Time expiry) = 0;
   virtual absl::Status EraseCall(const std::string& function, const std::string& key) = 0;
+  // Of the function `parent`, or of all functions below it.
+  virtual absl::Status EraseCalls(const std::string& parent) = 0;
   // Calls without a response: those that a crash cut off, when asked at start-up.
   virtual absl::StatusOr<std::vector<IdempotentCall>> OpenCalls() = 0;
-  virtual absl::StatusOr<int64_t> CallBytes() = 0;  // Of all the responses kept.
+  // Of the responses kept, of the same functions.
+  virtual absl::StatusOr<int64_t> CallBytes(const std::string& parent) = 0;
 
   // Forgets replays and ended calls that expired before `now`.
   virtual absl::Status Expire(absl::Time now) = 0;

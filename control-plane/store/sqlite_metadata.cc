@@ -47,6 +47,12 @@ CREATE INDEX calls_expiry ON calls(expiry_ms);
 CREATE INDEX calls_bytes ON calls(response_bytes);
 )sql";
 
+// Responses are summed by tenant; without the response itself in the way.
+constexpr char kMetadataSchema2[] = R"sql(
+DROP INDEX calls_bytes;
+CREATE INDEX calls_function_bytes ON calls(function, response_bytes);
+)sql";
+
 const char* Table(Kind kind) {
   switch (kind) {
     case Kind::kTenant:
@@ -214,10 +220,16 @@ class SqliteMetadataTransaction final : public MetadataTransaction {
     }
   }
 
-  absl::StatusOr<int64_t> CallBytes() override {
+  absl::Status EraseCalls(const std::string& parent) override {
+    ASSIGN_OR_RETURN(auto erase, database_.Prepare(absl::StrCat("DELETE FROM calls", kAtOrBelow)));
+    return BindBelow(erase, parent).Run();
+  }
+
+  absl::StatusOr<int64_t> CallBytes(const std::string& parent) override {
     ASSIGN_OR_RETURN(auto select,
-                     database_.Prepare("SELECT COALESCE(SUM(response_bytes), 0) FROM calls"));
-    RETURN_IF_ERROR(select.Step().status());
+                     database_.Prepare(absl::StrCat(
+                         "SELECT COALESCE(SUM(response_bytes), 0) FROM calls", kAtOrBelow)));
+    RETURN_IF_ERROR(BindBelow(select, parent).Step().status());
     return select.Int(0);
   }
 
@@ -233,6 +245,13 @@ class SqliteMetadataTransaction final : public MetadataTransaction {
  private:
   static constexpr char kCallColumns[] =
       "SELECT function, key, request_digest, invocation, response FROM calls";
+
+  // '0' is what comes behind '/'.
+  static constexpr char kAtOrBelow[] = " WHERE function = ? OR (function > ? AND function < ?)";
+
+  static SqliteStatement& BindBelow(SqliteStatement& statement, const std::string& parent) {
+    return statement.Bind(parent).Bind(absl::StrCat(parent, "/")).Bind(absl::StrCat(parent, "0"));
+  }
 
   static IdempotentCall CallFrom(const SqliteStatement& row) {
     IdempotentCall call{row.Text(0), row.Text(1), row.Text(2), row.Text(3), absl::nullopt};
@@ -282,7 +301,8 @@ class SqliteMetadata final : public MetadataStore {
 
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenSqliteMetadata(const std::string& path,
                                                                   int64_t max_pages) {
-  ASSIGN_OR_RETURN(auto database, SqliteDatabase::Open(path, {{kMetadataSchema1}, max_pages}));
+  ASSIGN_OR_RETURN(auto database,
+                   SqliteDatabase::Open(path, {{kMetadataSchema1, kMetadataSchema2}, max_pages}));
   return std::make_unique<SqliteMetadata>(std::move(database));
 }
 
