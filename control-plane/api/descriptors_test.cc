@@ -3,10 +3,12 @@
 #include <google/protobuf/descriptor.h>
 
 #include <catch2/catch.hpp>
+#include <map>
 #include <set>
 
 #include "google/api/field_behavior.pb.h"
 #include "google/api/resource.pb.h"
+#include "google/longrunning/operations.pb.h"
 #include "hearth/v1/annotations.pb.h"
 #include "hearth/v1/services.pb.h"
 
@@ -14,8 +16,21 @@ namespace hearth::control {
 namespace {
 
 std::vector<const google::protobuf::FileDescriptor*> Files() {
-  return {hearth::v1::Tenant::descriptor()->file(),
+  return {hearth::v1::MethodPermission::descriptor()->file(),
+          hearth::v1::Tenant::descriptor()->file(),
           hearth::v1::InvokeRequest::descriptor()->file()};
+}
+
+std::vector<const google::protobuf::MethodDescriptor*> Methods() {
+  std::vector<const google::protobuf::MethodDescriptor*> methods;
+  for (const auto* file : Files()) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m) {
+        methods.push_back(file->service(s)->method(m));
+      }
+    }
+  }
+  return methods;
 }
 
 void CheckMessage(const google::protobuf::Descriptor* message) {
@@ -41,43 +56,56 @@ TEST_CASE("hearth.v1: every field states its behaviour, every enum's zero is uns
   }
 }
 
-TEST_CASE("hearth.v1: every method names a permission of the form hearth.resource.verb") {
-  int methods = 0;
-  for (const auto* file : Files()) {
-    for (int s = 0; s < file->service_count(); ++s) {
-      for (int m = 0; m < file->service(s)->method_count(); ++m) {
-        const auto* method = file->service(s)->method(m);
-        INFO(method->full_name());
-        const std::string permission = method->options().GetExtension(hearth::v1::permission);
-        CHECK(permission.rfind("hearth.", 0) == 0);
-        CHECK(std::count(permission.begin(), permission.end(), '.') == 2);
-        ++methods;
-      }
-    }
+TEST_CASE(
+    "hearth.v1: every method that is served names a permission of the form hearth.resource.verb") {
+  std::map<std::string, std::string> permissions;
+  for (const auto* method : Methods()) {
+    permissions[method->full_name()] = method->options().GetExtension(hearth::v1::permission);
   }
-  CHECK(methods > 20);
+  const auto* operations = google::longrunning::Operation::descriptor()->file()->service(0);
+  for (int m = 0; m < operations->method_count(); ++m) {
+    permissions[operations->method(m)->full_name()] = "";
+  }
+  const auto& options = hearth::v1::InvokeRequest::descriptor()->file()->options();
+  for (int i = 0; i < options.ExtensionSize(hearth::v1::other_permission); ++i) {
+    const auto& other = options.GetExtension(hearth::v1::other_permission, i);
+    INFO(other.method());
+    REQUIRE(permissions.count(other.method()) == 1);
+    CHECK(permissions[other.method()].empty());
+    permissions[other.method()] = other.permission();
+  }
+  for (const auto& [method, permission] : permissions) {
+    INFO(method);
+    CHECK(permission.rfind("hearth.", 0) == 0);
+    CHECK(std::count(permission.begin(), permission.end(), '.') == 2);
+  }
+  CHECK(permissions.size() > 25);
 }
 
 TEST_CASE("hearth.v1: every mutation takes a request_id") {
   const std::set<std::string> exempt = {
-      "UploadArtifact",  // Its content is its identity.
+      "UploadArtifact",          // Its content is its identity.
+      "Invoke", "InvokeStream",  // They take an idempotency_key.
   };
-  for (const auto* file : Files()) {
-    for (int s = 0; s < file->service_count(); ++s) {
-      for (int m = 0; m < file->service(s)->method_count(); ++m) {
-        const auto* method = file->service(s)->method(m);
-        const std::string& name = method->name();
-        const bool mutation = name.rfind("Create", 0) == 0 || name.rfind("Update", 0) == 0 ||
-                              name.rfind("Delete", 0) == 0;
-        if (!mutation || exempt.count(name) > 0) continue;
-        INFO(method->full_name());
-        CHECK(method->input_type()->FindFieldByName("request_id") != nullptr);
-      }
-    }
+  int mutations = 0;
+  for (const auto* method : Methods()) {
+    const std::string& name = method->name();
+    const bool reads = name.rfind("Get", 0) == 0 || name.rfind("List", 0) == 0 ||
+                       name.rfind("Query", 0) == 0 || name.rfind("Tail", 0) == 0;
+    if (reads || exempt.count(name) > 0) continue;
+    INFO(method->full_name());
+    CHECK(method->input_type()->FindFieldByName("request_id") != nullptr);
+    ++mutations;
   }
+  CHECK(mutations > 10);
+  CHECK(hearth::v1::InvokeRequest::descriptor()->FindFieldByName("idempotency_key") != nullptr);
 }
 
 TEST_CASE("hearth.v1: every resource has a type, a pattern and a uid or an own id") {
+  // Their ids are never another's: made by hearthd, a digest, or an image's name.
+  const std::set<std::string> own_id = {"Artifact", "Invocation", "Instance",
+                                        "Snapshot", "Image",      "Runtime"};
+  std::set<std::string> with_uid;
   for (const auto* file : Files()) {
     for (int i = 0; i < file->message_type_count(); ++i) {
       const auto* message = file->message_type(i);
@@ -87,8 +115,12 @@ TEST_CASE("hearth.v1: every resource has a type, a pattern and a uid or an own i
       CHECK(resource.type() == "hearth.dev/" + message->name());
       CHECK(resource.pattern_size() == 1);
       CHECK(message->FindFieldByName("name") != nullptr);
+      const bool has_uid = message->FindFieldByName("uid") != nullptr;
+      CHECK(has_uid != (own_id.count(message->name()) > 0));
+      if (has_uid) with_uid.insert(message->name());
     }
   }
+  CHECK(with_uid == std::set<std::string>{"Tenant", "Function", "Version", "Alias"});
 }
 
 }  // namespace hearth::control
