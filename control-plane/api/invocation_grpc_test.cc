@@ -103,6 +103,11 @@ TEST_CASE("server: health says SERVING, reflection lists the services") {
     INFO(name);
     CHECK(listed.find(name) != std::string::npos);
   }
+  // ServerReflectionRequest{file_containing_symbol: "grpc.health.v1.Health"}
+  const std::string described =
+      RawCall(world, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+              "\x22\x15grpc.health.v1.Health");
+  CHECK(described.find("HealthCheckRequest") != std::string::npos);
 }
 
 TEST_CASE(

@@ -15,6 +15,7 @@
 #include "absl/synchronization/notification.h"
 #include "control-plane/api/services.h"
 #include "control-plane/limits.h"
+#include "grpc/health/v1/health.pb.h"
 #include "vmm/base/status.h"
 
 namespace hearth::control {
@@ -88,6 +89,8 @@ class ApiServer::Impl {
 
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // Linked in only if it is used, and reflection describes only what is.
+    grpc::health::v1::HealthCheckRequest::descriptor();
     grpc::ServerBuilder builder;
     builder.AddListeningPort(absl::StrCat("unix:", socket_path), grpc::InsecureServerCredentials());
     builder.SetMaxReceiveMessageSize(limits::kMaxMessageBytes);

@@ -62,12 +62,7 @@ class Client:
         self._files = set()
         self.services = [service.name for service in self._ask(list_services="*").list_services_response.service]
         for service in self.services:
-            try:
-                self._add(self._ask(file_containing_symbol=service))
-            except LookupError:
-                # gRPC's own health service is served without a description.
-                if service != "grpc.health.v1.Health":
-                    raise
+            self._add(self._ask(file_containing_symbol=service))
         self._factory = message_factory.MessageFactory(self.pool)
         self._classes = {}
 
