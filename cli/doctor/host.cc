@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -211,7 +212,8 @@ Diagnosis Diagnose(const GlobalOptions& global, const DoctorOptions& options,
   checks.push_back(MemoryCheck());
   checks.push_back(DiskCheck(options.folder));
   checks.push_back(CgroupCheck());
-  const std::string nx_huge_pages = ReadWord("/sys/module/kvm/parameters/nx_huge_pages");
+  const std::string nx_huge_pages(
+      absl::StripAsciiWhitespace(ReadText("/sys/module/kvm/parameters/nx_huge_pages")));
   if (!nx_huge_pages.empty()) {
     checks.push_back(VmStartCheck(nx_huge_pages, ReadText("/proc/self/mountinfo")));
   }
