@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <thread>
+
+#include "absl/time/clock.h"
 
 namespace hearth::testing {
 namespace {
@@ -14,9 +17,18 @@ std::atomic<int64_t> ahead_s{0};
 
 }  // namespace
 
-WallClock::~WallClock() { ahead_s = 0; }
+WallClock::~WallClock() {
+  if (ahead_s != 0) Step(-absl::Seconds(ahead_s.load()));
+}
 
-void WallClock::Step(absl::Duration by) { ahead_s += absl::ToInt64Seconds(by); }
+void WallClock::Step(absl::Duration by) {
+  const absl::Time before = absl::Now();
+  ahead_s += absl::ToInt64Seconds(by);
+  // In between two looks at the clock, which may be seconds apart, absl counts processor cycles.
+  while (absl::AbsDuration(absl::Now() - before) < absl::AbsDuration(by) / 2) {
+    std::this_thread::yield();
+  }
+}
 
 }  // namespace hearth::testing
 

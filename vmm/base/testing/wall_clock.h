@@ -15,7 +15,8 @@ class WallClock {
   WallClock(const WallClock&) = delete;
   WallClock& operator=(const WallClock&) = delete;
 
-  void Step(absl::Duration by);  // Any thread.
+  // Returns when absl::Now() shows it. One thread at a time.
+  void Step(absl::Duration by);
 };
 
 }  // namespace hearth::testing
