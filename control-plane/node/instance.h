@@ -28,6 +28,9 @@ namespace hearth::control {
 // gone.
 constexpr absl::Duration kExitFollows = absl::Milliseconds(500);
 
+// hearth.agent.v1 asks for 64 to 512: enough for every generator that is seeded from them.
+constexpr size_t kEntropyBytes = 256;
+
 absl::StatusOr<std::string> RandomBytes(size_t count);
 // FAILED_PRECONDITION that carries the error.
 absl::Status FunctionFailed(absl::string_view what, const hearth::v1::FunctionError& error);

@@ -27,7 +27,6 @@ constexpr char kRuntimeSerial[] = "runtime";
 constexpr char kCodeSerial[] = "code";
 constexpr char kDiskFilesystem[] = "erofs";
 constexpr char kInstanceIdVariable[] = "HEARTH_INSTANCE_ID";
-constexpr size_t kEntropyBytes = 256;
 constexpr char kInitFailed[] = "the function failed to initialise";
 constexpr size_t kHostnameIdBytes = 12;  // Of a UUID's end, its most random part.
 

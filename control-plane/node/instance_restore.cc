@@ -16,8 +16,6 @@
 namespace hearth::control {
 namespace {
 
-// hearth.agent.v1 asks for 64 to 512: enough for every generator that is seeded from them.
-constexpr size_t kEntropyBytes = 256;
 constexpr char kBeforeFailed[] = "the function failed before its snapshot";
 constexpr char kAfterFailed[] = "the function failed after its restore";
 
