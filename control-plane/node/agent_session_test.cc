@@ -30,6 +30,7 @@ absl::Status Meet(wire::VersionRange ours, wire::VersionRange theirs) {
   });
   AgentSessionOptions options;
   options.versions = ours;
+  options.on_unusable = [] {};
   const auto session = AgentSession::Start(loop->get(), UniqueFd(ends[0]), std::move(options));
   absl::Status met = session->WaitReady(absl::InfiniteFuture());
   if (met.ok()) {

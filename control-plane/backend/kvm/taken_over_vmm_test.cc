@@ -129,7 +129,9 @@ struct World {
   }
   // One that has answered its first order.
   FakeVmm Spawn() {
-    auto process = VmmProcess::Spawn(loop.get(), client, "test", 16, {}, Patience());
+    auto process = VmmProcess::Spawn(loop.get(), client,
+                                     {"test", {wire::kVmmMinVersion, wire::kVmmMaxVersion}}, 16, {},
+                                     Patience());
     REQUIRE(process.ok());
     FakeVmm vmm{*std::move(process), wire::FdSocket(launcher.TakeControl())};
     REQUIRE(vmm.socket.BlockingReceive().ok());

@@ -24,6 +24,13 @@ std::vector<kvm_cpuid_entry2> Host() {
   return entries;
 }
 
+kvm_cpuid_entry2 Leaf(uint32_t function, uint32_t eax = 0) {
+  kvm_cpuid_entry2 entry{};
+  entry.function = function;
+  entry.eax = eax;
+  return entry;
+}
+
 kvm_cpuid_entry2& At(std::vector<kvm_cpuid_entry2>& entries, uint32_t function,
                      uint32_t index = 0) {
   for (auto& entry : entries) {
@@ -70,13 +77,11 @@ TEST_CASE("cpuid: AMX is hidden wherever it shows") {
                            {0xd, 17}, {0xd, 18}, {0x1d, 1}, {0x1e, 0}};
   std::vector<kvm_cpuid_entry2> entries;
   for (const auto& [function, index] : kLeaves) {
-    entries.push_back({.function = function,
-                       .index = index,
-                       .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-                       .eax = ~0u,
-                       .ebx = ~0u,
-                       .ecx = ~0u,
-                       .edx = ~0u});
+    kvm_cpuid_entry2 entry = Leaf(function, ~0u);
+    entry.index = index;
+    entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    entry.ebx = entry.ecx = entry.edx = ~0u;
+    entries.push_back(entry);
   }
   AdaptCpuid(entries, true, 1);
   CHECK(At(entries, 0x7, 0).edx == ~(1u << 22 | 1u << 24 | 1u << 25));
@@ -137,11 +142,11 @@ TEST_CASE("cpuid: a saved machine is shown what this VMM shows, and nothing it t
   refused("leaf 0x1.0", [](Entries& e) { At(e, 0x1).ecx |= 1u << 5; });   // VMX.
   refused("leaf 0x1.0", [](Entries& e) { At(e, 0x1).ebx ^= 1u << 24; });  // Another's APIC id.
   refused("leaf 0xb.1", [](Entries& e) { At(e, 0xb, 1).ebx = 200; });
-  refused("leaf 0xa.0", [](Entries& e) { e.push_back({.function = 0xa, .eax = 2}); });
+  refused("leaf 0xa.0", [](Entries& e) { e.push_back(Leaf(0xa, 2)); });
   refused("leaf 0x40000003.0", [](Entries& e) {
-    e.insert(e.begin(), {.function = 0x40000003, .eax = ~0u});  // Hyper-V's.
+    e.insert(e.begin(), Leaf(0x40000003, ~0u));  // Hyper-V's.
   });
-  refused("leaf 0x40000003.0", [](Entries& e) { e.push_back({.function = 0x40000003}); });
+  refused("leaf 0x40000003.0", [](Entries& e) { e.push_back(Leaf(0x40000003)); });
 }
 
 TEST_CASE("cpuid: a leaf that KVM would find another way than the check is refused") {
