@@ -62,12 +62,15 @@ absl::Status Server::Admit(int connection) {
 absl::StatusOr<launcher::SpawnedVmm> Server::Spawn(Session* session, uint64_t id, uint32_t,
                                                    UniqueFd control) {
   if (shutting_down_) return absl::UnavailableError("hearth-libvirt is ending");
-  if (machines_.size() >= kMaxMachines) return absl::ResourceExhaustedError("too many machines");
+  size_t alive = 0;  // One that has ended is told of before it is erased.
   for (const auto& [number, entry] : machines_) {
-    if (entry.session == session && entry.id == id && !entry.ended) {
+    if (entry.ended) continue;
+    ++alive;
+    if (entry.session == session && entry.id == id) {
       return absl::AlreadyExistsError(absl::StrCat("this session has a machine ", id));
     }
   }
+  if (alive >= kMaxMachines) return absl::ResourceExhaustedError("too many machines");
   // Until there is a QEMU, whose process CreateMachine's answer tells.
   launcher::SpawnedVmm spawned;
   spawned.pid = getpid();
