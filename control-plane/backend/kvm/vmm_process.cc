@@ -266,7 +266,10 @@ void VmmProcess::ChannelFailed(const absl::Status& why) {
 
 absl::Status VmmProcess::EndedStatus() const {
   if (end_.has_value()) {
-    return absl::UnavailableError(absl::StrCat("the machine has ended: ", end_->detail));
+    // Why we ended it says more than that we did.
+    const bool breach = absl::IsInvalidArgument(channel_) || absl::IsFailedPrecondition(channel_);
+    return absl::UnavailableError(
+        absl::StrCat("the machine has ended: ", breach ? channel_.message() : end_->detail));
   }
   if (told_.has_value()) {
     return absl::UnavailableError(absl::StrCat("the machine is ending: ", told_->detail));
