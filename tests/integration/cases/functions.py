@@ -181,11 +181,12 @@ def client_leaves(world, _, start):
     # It would have run for longer than this waits.
     await_true(lambda: instance not in busy(), "its instance has ended, or is free")
 
-    def lost():
+    def cancelled():
         return [record for record in hearth.ledger("echo")
-                if record["name"] not in before and record["outcome"] == "INSTANCE_LOST"]
-    await_true(lost, "it is in the ledger")
-    record, = lost()
+                if record["name"] not in before and record.get("error", {}).get("type") == "Sandbox.Cancelled"]
+    await_true(cancelled, "it is in the ledger")
+    record, = cancelled()
+    check(record["outcome"] == "FUNCTION_ERROR", f"it was ended as a function is: {record}")
     check(record["instance"] == instance, f"it ran in {instance}: {record}")
     check(int(record["usage"]["billed"]["durationMs"]) < 100_000, f"it is billed for as long as it ran: {record}")
     works(hearth, "echo")

@@ -149,7 +149,7 @@ def ahead(world):
                 one.wait()
 
 
-@case("libvirt: a QEMU that answers nothing is ended in time, and the next invocation works", "libvirt")
+@case("hung: a QEMU that answers nothing is ended in time, and the next invocation works", "libvirt")
 def hangs(world):
     with Hearth(world.programs) as hearth:
         hearth.deploy("echo")
