@@ -95,8 +95,8 @@ class Launcher {
   }
   std::string path() const { return folder_.path + "/launcher.sock"; }
 
-  // Greets a hearthd and spawns what it asks for: a session in this very process.
-  void Spawn() {
+  // Greets a hearthd and spawns what it asks for: a session in this very process, or so it says.
+  void Spawn(pid_t pid = getpid()) {
     session_.emplace(UniqueFd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
     launcher::v1::Frame hello;
     hello.mutable_hello()->set_min_version(wire::kLauncherMinVersion);
@@ -109,9 +109,9 @@ class Launcher {
     control_.emplace(std::move(fds.at(asked.spawn().control_fd())));
     launcher::v1::Frame spawned;
     spawned.mutable_spawned()->set_id(asked.spawn().id());
-    spawned.mutable_spawned()->set_pid(getpid());
+    spawned.mutable_spawned()->set_pid(pid);
     std::vector<UniqueFd> pidfds;
-    pidfds.push_back(PidfdOf(getpid()));
+    pidfds.push_back(PidfdOf(pid));
     REQUIRE(session_->BlockingSend(spawned.SerializeAsString(), std::move(pidfds)).ok());
   }
   // Answers CreateMachine: that process runs the guest.
@@ -185,6 +185,30 @@ TEST_CASE(
   CHECK(absl::IsUnavailable((*machine)->Start()));
   CHECK_FALSE(ended.HasBeenNotified());
   guest.End();
+  REQUIRE(ended.WaitForNotificationWithTimeout(kSoon));
+  CHECK(exit.reason == MachineExit::Reason::kLost);
+}
+
+// QEMU outlives a hearth-libvirt that was killed, until the next one ends it.
+TEST_CASE("lost launcher: a machine ends with its launcher, though its guest's process lives") {
+  Guest guest, process;
+  World world;
+  std::future<Made> making = world.Create();
+  world.launcher.Spawn(process.pid());
+  world.launcher.Create(guest);
+  const Made machine = making.get();
+  REQUIRE(machine.ok());
+  absl::Notification ended;
+  MachineExit exit;
+  (*machine)->OnExit([&](const MachineExit& told) {
+    exit = told;
+    ended.Notify();
+  });
+  world.launcher.Lose();
+  world.launcher.AwaitClosed();
+  CHECK(absl::IsUnavailable((*machine)->Start()));
+  CHECK_FALSE(ended.HasBeenNotified());
+  process.End();
   REQUIRE(ended.WaitForNotificationWithTimeout(kSoon));
   CHECK(exit.reason == MachineExit::Reason::kLost);
 }

@@ -375,6 +375,18 @@ void VmmProcess::OnExit(std::function<void(const MachineExit&)> callback) {
   callback(*end);
 }
 
+bool VmmProcess::EndsWithAnyOf(const std::vector<int>& pidfds, const MachineExit& exit) {
+  if (pidfds.front() < 0) return false;  // Nothing runs yet.
+  const auto finish = [self = shared_from_this(), pidfds, exit](uint32_t) {
+    for (const int pidfd : pidfds) self->loop_->Remove(pidfd);
+    self->Finish(exit);
+  };
+  for (const int pidfd : pidfds) {
+    if (!loop_->Add(pidfd, EPOLLIN, finish).ok()) return false;
+  }
+  return true;
+}
+
 void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
   MachineExit exit;
   {
@@ -388,13 +400,13 @@ void VmmProcess::OnLauncherExited(const launcher::v1::Exited* exited) {
       socket_ = wire::FdSocket(UniqueFd());
       changed_.SignalAll();
       exit.detail = "the launcher was lost";
-      // Where another process runs the guest, ours may be the launcher's own, which need not end.
-      const int pidfd = (create_ != 0 ? guest_ : process_).pidfd.get();
-      const auto finish = [self = shared_from_this(), pidfd, exit](uint32_t) {
-        self->loop_->Remove(pidfd);
-        self->Finish(exit);
-      };
-      if (pidfd >= 0 && loop_->Add(pidfd, EPOLLIN, finish).ok()) return;
+      // Where another process runs the guest, ours is the launcher's own: it need not end, and if
+      // it does, the guest's need not.
+      if (EndsWithAnyOf(create_ != 0 ? std::vector<int>{guest_.pidfd.get(), process_.pidfd.get()}
+                                     : std::vector<int>{process_.pidfd.get()},
+                        exit)) {
+        return;
+      }
     } else {
       // Who does not reap a process may not know its time when it was killed.
       final_cpu_ = std::max(final_cpu_, absl::Nanoseconds(exited->cpu_ns()));
@@ -417,6 +429,7 @@ void VmmProcess::Finish(const MachineExit& exit) {
   std::function<void(const MachineExit&)> callback;
   {
     absl::MutexLock lock(&mutex_);
+    if (end_.has_value()) return;
     end_ = exit;
     callback = std::exchange(on_exit_, nullptr);
     loop_->Remove(socket_.fd());

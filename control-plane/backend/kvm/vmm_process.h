@@ -112,6 +112,8 @@ class VmmProcess : public std::enable_shared_from_this<VmmProcess> {
   absl::Status EndedStatus() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // On the loop's thread.
   void OnLauncherExited(const launcher::v1::Exited* exited) ABSL_LOCKS_EXCLUDED(mutex_);
+  // On the loop: it has ended when one of these has; false if that cannot be watched.
+  bool EndsWithAnyOf(const std::vector<int>& pidfds, const MachineExit& exit);
   void Finish(const MachineExit& exit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   EventLoop* const loop_;
