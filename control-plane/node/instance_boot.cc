@@ -151,7 +151,7 @@ absl::Status Instance::Connect(absl::Time deadline) {
   ASSIGN_OR_RETURN(UniqueFd stream, machine()->AcceptAgent(deadline));
   AgentSessionOptions options;
   options.build = context_->config->build;
-  options.on_log = [weak = weak_from_this()](agent::v1::LogLines lines) {
+  options.on_log = [weak = weak_from_this()](const agent::v1::LogLines& lines) {
     if (const auto self = weak.lock()) self->logs_.Tell(lines, absl::Now());
   };
   options.on_unusable = [weak = weak_from_this()] {
@@ -194,7 +194,7 @@ absl::Status Instance::Configure(absl::Time deadline) {
 
 absl::Status Instance::Initialise(const Cancellation& cancellation) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
-  const absl::Status status = CallStartRuntime();
+  absl::Status status = CallStartRuntime();
   if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
   return Explain(status, "initialising the function", cancellation);
 }

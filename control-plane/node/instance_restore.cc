@@ -107,7 +107,7 @@ absl::Status Instance::Restore(std::shared_ptr<const ResidentSnapshot> snapshot,
 absl::Status Instance::Unpark(const Cancellation& cancellation, RestoreTimes* times) {
   const Cancellation::Registration registration = cancellation.OnCancel([this] { Kill(); });
   const absl::Time begin = SteadyNow();
-  const absl::Status status = CallRestore(times);
+  absl::Status status = CallRestore(times);
   times->identity = SteadyNow() - begin;
   if (status.ok() || status.GetPayload(kFunctionErrorPayload).has_value()) return status;
   return ExplainRestore(status, cancellation);
