@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "vmm/testing/poke_guest.h"
@@ -68,8 +69,11 @@ inline constexpr uint32_t kBuffers = 0x300000;
 
 class HostileDriver {
  public:
-  explicit HostileDriver(Target target)
-      : target_(target), page_(kDevicePages + static_cast<uint32_t>(target) * 0x1000) {}
+  // Goes on with `script`, if another driver began it.
+  explicit HostileDriver(Target target, PokeScript script = {})
+      : target_(target),
+        page_(kDevicePages + static_cast<uint32_t>(target) * 0x1000),
+        script_(std::move(script)) {}
 
   PokeScript& script() { return script_; }
   Target target() const { return target_; }
