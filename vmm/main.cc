@@ -10,7 +10,6 @@
 #include <optional>
 #include <string>
 
-#include "absl/base/internal/sysinfo.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 #include "vmm/base/event_loop.h"
@@ -96,9 +95,6 @@ int Main(int argc, char** argv) {
   // One arena: a second one costs memory, and glibc's free would read a file under /proc to shrink
   // it, which the filters forbid.
   mallopt(M_ARENA_MAX, 1);
-  // absl::Mutex asks for the number of processors when it is first contended, which reads a file;
-  // asked now, the answer is kept.
-  absl::base_internal::NumCPUs();
   signal(SIGPIPE, SIG_IGN);
   const auto arguments = ParseArguments(argc, argv);
   if (!arguments.ok()) {

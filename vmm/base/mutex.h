@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lock of jailed threads. Of absl::Mutex the second waiter asks for its priority and for the
-// rate of the TSC, which absl measures or reads from a file: no seccomp filter of ours allows that.
-// Two threads may share an absl::Mutex, more may not.
+// rate of the TSC, which absl measures or reads from a file, and of the first one that is contended
+// the number of processors: no seccomp filter of ours allows that.
 #pragma once
 
+#include <condition_variable>
 #include <mutex>
 
 #include "absl/base/thread_annotations.h"
@@ -20,6 +21,7 @@ class ABSL_LOCKABLE Mutex {
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
 
  private:
+  friend class CondVar;
   std::mutex mutex_;
 };
 
@@ -34,6 +36,20 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 
  private:
   Mutex* mutex_;
+};
+
+class CondVar {
+ public:
+  // Lets go of the mutex while it waits. May return without a signal.
+  void Wait(Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    std::unique_lock<std::mutex> held(mutex->mutex_, std::adopt_lock);
+    signalled_.wait(held);
+    held.release();
+  }
+  void SignalAll() { signalled_.notify_all(); }
+
+ private:
+  std::condition_variable signalled_;
 };
 
 }  // namespace hearth

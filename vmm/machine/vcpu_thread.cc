@@ -45,11 +45,8 @@ absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Spawn(
   }
   absl::Status jail_status;
   {
-    absl::MutexLock lock(&self->mutex_);
-    const auto started = [&self]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-      return self->phase_ != Phase::kStarting;
-    };
-    self->mutex_.Await(absl::Condition(&started));
+    MutexLock lock(&self->mutex_);
+    while (self->phase_ == Phase::kStarting) self->changed_.Wait(&self->mutex_);
     jail_status = self->jail_status_;
   }
   RETURN_IF_ERROR(jail_status);
@@ -57,7 +54,7 @@ absl::StatusOr<std::unique_ptr<VcpuThread>> VcpuThread::Spawn(
 }
 
 void VcpuThread::Assign(Vcpu vcpu, Options options) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   vcpu_.emplace(std::move(vcpu));
   options_ = std::move(options);
 }
@@ -65,8 +62,18 @@ void VcpuThread::Assign(Vcpu vcpu, Options options) {
 VcpuThread::~VcpuThread() { Stop(); }
 
 void VcpuThread::Resume() {
-  absl::MutexLock lock(&mutex_);
-  if (command_ == Command::kPark) command_ = Command::kRun;
+  MutexLock lock(&mutex_);
+  if (command_ == Command::kPark) SetCommand(Command::kRun);
+}
+
+void VcpuThread::SetCommand(Command command) {
+  command_ = command;
+  changed_.SignalAll();
+}
+
+void VcpuThread::MoveTo(Phase phase) {
+  phase_ = phase;
+  changed_.SignalAll();
 }
 
 void VcpuThread::Interrupt() {
@@ -75,25 +82,22 @@ void VcpuThread::Interrupt() {
 }
 
 void VcpuThread::RequestPause() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (command_ != Command::kRun) return;
-  command_ = Command::kPark;
+  SetCommand(Command::kPark);
   Interrupt();
 }
 
 bool VcpuThread::AwaitPause() {
-  absl::MutexLock lock(&mutex_);
-  const auto outside = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return phase_ == Phase::kParked || phase_ == Phase::kEnded;
-  };
-  mutex_.Await(absl::Condition(&outside));
+  MutexLock lock(&mutex_);
+  while (phase_ != Phase::kParked && phase_ != Phase::kEnded) changed_.Wait(&mutex_);
   return phase_ == Phase::kParked;
 }
 
 void VcpuThread::RequestStop() {
   if (joined_) return;
-  absl::MutexLock lock(&mutex_);
-  command_ = Command::kStop;
+  MutexLock lock(&mutex_);
+  SetCommand(Command::kStop);
   Interrupt();
 }
 
@@ -105,7 +109,7 @@ void VcpuThread::Stop() {
 }
 
 uint64_t VcpuThread::CpuNs() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   clockid_t clock;
   // The thread cannot end while we hold the lock, so its clock is valid.
   if (phase_ == Phase::kEnded || pthread_getcpuclockid(thread_, &clock) != 0) return final_cpu_ns_;
@@ -118,40 +122,35 @@ void* VcpuThread::Entry(void* self) {
 }
 
 bool VcpuThread::AwaitRunCommand() {
-  absl::MutexLock lock(&mutex_);
-  if (command_ == Command::kPark) {
-    phase_ = Phase::kParked;
-    const auto commanded = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return command_ != Command::kPark;
-    };
-    mutex_.Await(absl::Condition(&commanded));
-  }
+  MutexLock lock(&mutex_);
+  if (command_ == Command::kPark) MoveTo(Phase::kParked);
+  while (command_ == Command::kPark) changed_.Wait(&mutex_);
   if (command_ == Command::kStop) return false;
   vcpu_->SetImmediateExit(false);
-  phase_ = Phase::kRunning;
+  MoveTo(Phase::kRunning);
   return true;
 }
 
 void VcpuThread::End(const ExitOutcome* outcome) {
   bool announce;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     announce = outcome != nullptr && command_ != Command::kStop;
   }
   // Before the phase changes, so that nobody destroys us meanwhile without joining.
   if (announce) options_.ended(*outcome);
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   final_cpu_ns_ = ThreadCpuNs(CLOCK_THREAD_CPUTIME_ID);
-  phase_ = Phase::kEnded;
+  MoveTo(Phase::kEnded);
 }
 
 void VcpuThread::Main() {
   if (enter_jail_) {
     absl::Status status = enter_jail_();
     if (!status.ok()) {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(&mutex_);
       jail_status_ = std::move(status);
-      phase_ = Phase::kEnded;
+      MoveTo(Phase::kEnded);
       return;
     }
   }

@@ -11,7 +11,6 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/bus/bus.h"
@@ -99,6 +98,8 @@ class VcpuThread {
   bool AwaitRunCommand() ABSL_LOCKS_EXCLUDED(mutex_);
   void End(const ExitOutcome* outcome) ABSL_LOCKS_EXCLUDED(mutex_);
   void Interrupt() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetCommand(Command command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MoveTo(Phase phase) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Handles one exit; nothing means that the guest goes on.
   bool HandleExit(ExitOutcome& outcome);
@@ -115,7 +116,8 @@ class VcpuThread {
   std::atomic<uint64_t> exits_{0};
   std::atomic<uint64_t> stray_accesses_{0};
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
+  CondVar changed_;  // Either of the two.
   Command command_ ABSL_GUARDED_BY(mutex_) = Command::kPark;
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kStarting;
   absl::Status jail_status_ ABSL_GUARDED_BY(mutex_);

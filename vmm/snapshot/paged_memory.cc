@@ -99,7 +99,7 @@ absl::Status PagedMemory::StartWatching(std::function<absl::Status()> enter_jail
   pthread_attr_destroy(&attributes);
   if (error != 0) return ErrnoStatus(error, "pthread_create for the thread that watches the pager");
   watching_ = true;
-  started_.WaitForNotification();
+  started_.wait();
   return jail_status_;
 }
 
@@ -139,7 +139,7 @@ void* PagedMemory::Entry(void* self) {
 void PagedMemory::Watch() {
   if (enter_jail_) jail_status_ = enter_jail_();
   const bool jailed = jail_status_.ok();
-  started_.Notify();
+  started_.count_down();
   if (!jailed) return;
   // A pager has nothing to say, so only its hanging up is waited for.
   pollfd entries[] = {{socket_.get(), POLLRDHUP, 0}, {wake_.get(), POLLIN, 0}};

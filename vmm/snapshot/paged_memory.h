@@ -15,12 +15,12 @@
 
 #include <atomic>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/notification.h"
 #include "vmm/base/mutex.h"
 #include "vmm/base/status.h"
 #include "vmm/base/unique_fd.h"
@@ -88,7 +88,7 @@ class PagedMemory {
   std::vector<Place> places_;
   std::function<absl::Status()> enter_jail_;
   absl::Status jail_status_;  // Before started_.
-  absl::Notification started_;
+  std::latch started_{1};
   std::atomic<bool> lost_{false};
   std::atomic<bool> revoked_{false};
   pthread_t thread_{};

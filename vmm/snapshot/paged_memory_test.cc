@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "vmm/testing/pager_fake.h"
 
 // First line of a test that needs a userfaultfd which serves the kernel's faults.
