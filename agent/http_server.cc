@@ -18,7 +18,7 @@
 namespace hearth::agent {
 namespace {
 
-constexpr size_t kReadBytes = 64 * 1024;
+constexpr size_t kRequestReadBytes = 64 * 1024;
 // So much of a payload lies in the kernel at most: the same few pages for all of it, where each new
 // page is one that a restored instance has to be given.
 constexpr int kSendBufferBytes = 64 * 1024;
@@ -113,7 +113,7 @@ void HttpServer::OnEvents(HttpConnection* connection, uint32_t events) {
 }
 
 void HttpServer::Read(HttpConnection* connection) {
-  std::array<char, kReadBytes> buffer;
+  std::array<char, kRequestReadBytes> buffer;
   const ssize_t got = read(connection->socket_.get(), buffer.data(), buffer.size());
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got > 0) return Parse(connection, {buffer.data(), static_cast<size_t>(got)});

@@ -14,7 +14,7 @@
 namespace hearth::agent {
 namespace {
 
-constexpr size_t kReadBytes = 32 * 1024;
+constexpr size_t kPipeReadBytes = 32 * 1024;
 
 }  // namespace
 
@@ -66,7 +66,7 @@ void LogPump::Flush() {
 
 bool LogPump::ReadOnce(size_t* count) {
   if (!pipe_) return false;
-  std::array<char, kReadBytes> buffer;
+  std::array<char, kPipeReadBytes> buffer;
   const ssize_t got = read(pipe_.get(), buffer.data(), buffer.size());
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return errno == EINTR;
   if (got <= 0) {
@@ -112,7 +112,7 @@ OutputPump::~OutputPump() {
 void OutputPump::Pump() {
   if (!pipe_) return;
   if (pending_.empty()) {
-    std::array<char, kReadBytes> buffer;
+    std::array<char, kPipeReadBytes> buffer;
     const ssize_t got = read(pipe_.get(), buffer.data(), buffer.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return Finish(End::kWhole);

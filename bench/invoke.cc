@@ -27,14 +27,14 @@ absl::StatusOr<Sample> InvokeOnce(const Client& client, const Call& call, bool c
 constexpr struct {
   const char* figure;
   const char* label;
-} kStations[] = {{"reply_ms", "reply, as the client sees it"},
-                 {"total_ms", "in hearthd"},
-                 {"queued_ms", "  until an instance was reserved"},
-                 {"boot_ms", "  boot"},
-                 {"init_ms", "  initialisation of the function"},
-                 {"execution_ms", "  execution"},
-                 {"guest_ms", "  wall time that the guest reports"},
-                 {"host_cpu_ms", "CPU of the VMM in the invocation"}};
+} kInvokeStations[] = {{"reply_ms", "reply, as the client sees it"},
+                       {"total_ms", "in hearthd"},
+                       {"queued_ms", "  until an instance was reserved"},
+                       {"boot_ms", "  boot"},
+                       {"init_ms", "  initialisation of the function"},
+                       {"execution_ms", "  execution"},
+                       {"guest_ms", "  wall time that the guest reports"},
+                       {"host_cpu_ms", "CPU of the VMM in the invocation"}};
 
 }  // namespace
 
@@ -80,7 +80,7 @@ std::string InvokeText(const InvokeOptions& options, const InvokeResults& result
     std::snprintf(line, sizeof line, "\n%-42s %10s %10s %10s\n", kind.c_str(), "median", "min",
                   "max");
     text += line;
-    for (const auto& station : kStations) {
+    for (const auto& station : kInvokeStations) {
       const Summary summary = SummarizeFigure(samples, station.figure);
       std::snprintf(line, sizeof line, "  %-40s %10.2f %10.2f %10.2f\n", station.label,
                     summary.median, summary.min, summary.max);
@@ -101,7 +101,7 @@ nlohmann::json InvokeJson(const InvokeOptions& options, const InvokeResults& res
                          {"warmup", options.warmup}};
   for (const auto& [kind, samples] : results.samples) {
     json["starts"][kind]["samples"] = samples;
-    for (const auto& station : kStations) {
+    for (const auto& station : kInvokeStations) {
       json["starts"][kind]["summary"][station.figure] =
           ToJson(SummarizeFigure(samples, station.figure));
     }

@@ -6,6 +6,9 @@ find_package(Threads REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(absl REQUIRED)
 
+# A static binary takes only what it calls, however many sources share an object.
+set(HEARTH_SECTIONS -ffunction-sections -fdata-sections)
+
 # What all of our own code is compiled with. Generated code links hearth_generated instead.
 add_library(hearth_options INTERFACE)
 target_compile_options(hearth_options INTERFACE -Wall -Wextra -Werror -fno-strict-aliasing)
@@ -26,15 +29,16 @@ if(HEARTH_FUZZ)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
-# hearth_library(NAME [UNITY] SRCS a.cc ... DEPS target ...): UNITY is for libraries whose sources take
-# longer to parse (gRPC, protobuf, JSON) than to compile; with HEARTH_UNITY several go into one unit.
+# hearth_library(NAME SRCS a.cc ... DEPS target ...): most sources take longer to parse (gRPC, protobuf,
+# abseil, JSON) than to compile; with HEARTH_UNITY several go into one unit.
 function(hearth_library name)
-  cmake_parse_arguments(ARG "UNITY" "" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   if(ARG_SRCS)
     add_library(${name} STATIC ${ARG_SRCS})
-    if(ARG_UNITY AND HEARTH_UNITY)
-      set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+    if(HEARTH_UNITY)
+      set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
     endif()
+    target_compile_options(${name} PRIVATE ${HEARTH_SECTIONS})
     target_link_libraries(${name} PUBLIC hearth_options ${ARG_DEPS})
   else()
     add_library(${name} INTERFACE)
@@ -49,7 +53,7 @@ function(hearth_static_binary name)
   set_target_properties(${name} PROPERTIES HEARTH_LITE ON)
   target_link_libraries(${name} PRIVATE hearth_options ${ARG_DEPS})
   if(NOT HEARTH_SANITIZE AND NOT HEARTH_FUZZ)
-    target_compile_options(${name} PRIVATE -ffunction-sections -fdata-sections)
+    target_compile_options(${name} PRIVATE ${HEARTH_SECTIONS})
     target_link_options(${name} PRIVATE -static -Wl,--gc-sections)
     set_target_properties(${name} PROPERTIES RULE_LAUNCH_LINK ${PROJECT_SOURCE_DIR}/cmake/static-link
                           LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/static-link)

@@ -20,14 +20,14 @@ namespace {
 constexpr size_t kReadBytes = 64 * 1024;
 // After so many reads the other connections of the loop get their turn.
 constexpr int kReadsPerTurn = 8;
-constexpr size_t kMaxErrorMessageBytes = 1024;
+constexpr size_t kMaxAgentErrorBytes = 1024;
 
 absl::Status StatusOf(const agent::v1::Error& error) {
   constexpr int kLastCode = static_cast<int>(absl::StatusCode::kUnauthenticated);
   const bool known = error.code() > 0 && error.code() <= kLastCode;
   return absl::Status(
       known ? static_cast<absl::StatusCode>(error.code()) : absl::StatusCode::kUnknown,
-      absl::StrCat("the agent: ", wire::SanitizeText(error.message(), kMaxErrorMessageBytes)));
+      absl::StrCat("the agent: ", wire::SanitizeText(error.message(), kMaxAgentErrorBytes)));
 }
 
 absl::string_view NameOf(const agent::v1::Call& call) {

@@ -17,7 +17,7 @@ namespace {
 // Threads that pause and end instances; each end takes milliseconds.
 constexpr int kTaskThreads = 4;
 
-hearth::v1::Instance::State ToProto(InstanceState state) {
+hearth::v1::Instance::State StateToProto(InstanceState state) {
   switch (state) {
     case InstanceState::kBooting:
       return hearth::v1::Instance::BOOTING;
@@ -293,7 +293,7 @@ std::vector<hearth::v1::Instance> LocalNode::ListInstances() {
     hearth::v1::Instance& listed = instances.emplace_back();
     listed.set_name(instance.name());
     listed.set_version(instance.version());
-    listed.set_state(ToProto(entry.state));
+    listed.set_state(StateToProto(entry.state));
     *listed.mutable_create_time() = ToProto(instance.created());
     listed.set_guest_boot_id(instance.boot_id());
     listed.set_memory_mib(static_cast<int64_t>(instance.memory_mib()));

@@ -16,7 +16,7 @@ constexpr uint64_t kFeatureReadOnly = uint64_t{1} << 5;
 constexpr uint64_t kFeatureBlockSize = uint64_t{1} << 6;
 constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
 
-constexpr std::array<uint16_t, 1> kQueueSizes = {kBlockQueueSize};
+constexpr std::array<uint16_t, 1> kBlockQueueSizes = {kBlockQueueSize};
 
 // The head of struct virtio_blk_config (5.2.4); what follows belongs to features not offered.
 struct BlockConfig {
@@ -78,7 +78,7 @@ uint64_t Block::features() const {
          (read_only_ ? kFeatureReadOnly : 0);
 }
 
-std::span<const uint16_t> Block::queue_max_sizes() const { return kQueueSizes; }
+std::span<const uint16_t> Block::queue_max_sizes() const { return kBlockQueueSizes; }
 
 void Block::ReadConfig(uint64_t offset, std::span<uint8_t> data) const {
   const BlockConfig config{.capacity = capacity_sectors_,

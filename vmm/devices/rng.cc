@@ -9,7 +9,7 @@
 namespace hearth::vmm {
 namespace {
 
-constexpr std::array<uint16_t, 1> kQueueSizes = {kRngQueueSize};
+constexpr std::array<uint16_t, 1> kRngQueueSizes = {kRngQueueSize};
 
 // Fills the front of `buffer` and returns how much it was.
 size_t Fill(GuestBuffer& buffer) {
@@ -28,7 +28,7 @@ size_t Fill(GuestBuffer& buffer) {
 
 }  // namespace
 
-std::span<const uint16_t> Rng::queue_max_sizes() const { return kQueueSizes; }
+std::span<const uint16_t> Rng::queue_max_sizes() const { return kRngQueueSizes; }
 
 void Rng::ReadConfig(uint64_t offset, std::span<uint8_t> data) const {
   CopyConfig({}, offset, data);

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 // Knows libvirt's map of processors, and needs nothing of the host.
 constexpr char kNoHost[] = "test:///default";
 
-using Connection = std::unique_ptr<virConnect, int (*)(virConnectPtr)>;
+using Driver = std::unique_ptr<virConnect, int (*)(virConnectPtr)>;
 using Text = std::unique_ptr<char, void (*)(void*)>;
 
 // Why libvirt's last call failed; the rest of its message shows the text that it did not
@@ -33,8 +33,8 @@ std::string Why() {
   return absl::StrCat("libvirt: ", message.substr(0, message.find('\n')));
 }
 
-Connection Open(const std::string& uri) {
-  return Connection(virConnectOpen(uri.c_str()), virConnectClose);
+Driver OpenDriver(const std::string& uri) {
+  return Driver(virConnectOpen(uri.c_str()), virConnectClose);
 }
 
 // Made for the driver's files, and removed.
@@ -116,14 +116,14 @@ absl::StatusOr<CpuDescription> DescribeHostCpu() {
   // What it logs is in the error as well.
   setenv("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null", 0);
   ASSIGN_OR_RETURN(const std::unique_ptr<EventThread> events, EventThread::Start());
-  const Connection connection = Open("qemu:///embed?root=" + folder.path());
-  if (connection == nullptr) {
+  const Driver driver = OpenDriver("qemu:///embed?root=" + folder.path());
+  if (driver == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat(Why(),
                      "; it needs the package libvirt-daemon-driver-qemu and, as root, its "
                      "user and group libvirt-qemu"));
   }
-  const Text text(virConnectGetCapabilities(connection.get()), free);
+  const Text text(virConnectGetCapabilities(driver.get()), free);
   if (text == nullptr) return absl::FailedPreconditionError(Why());
   const absl::string_view capabilities(text.get());
   const size_t begin = capabilities.find("<cpu>");
@@ -141,11 +141,10 @@ absl::StatusOr<CpuDescription> BaselineCpu(const std::vector<NamedCpu>& cpus) {
   }
   for (const NamedCpu& cpu : cpus) RETURN_IF_ERROR(CheckXml(cpu));
   ASSIGN_OR_RETURN(const std::unique_ptr<EventThread> events, EventThread::Start());
-  const Connection connection = Open(kNoHost);
-  if (connection == nullptr) return absl::InternalError(Why());
+  const Driver driver = OpenDriver(kNoHost);
+  if (driver == nullptr) return absl::InternalError(Why());
   const auto baseline = [&](const char** xmls, size_t count) {
-    return Text(virConnectBaselineCPU(connection.get(), xmls, static_cast<unsigned>(count), 0),
-                free);
+    return Text(virConnectBaselineCPU(driver.get(), xmls, static_cast<unsigned>(count), 0), free);
   };
   std::vector<const char*> xmls;
   for (const NamedCpu& cpu : cpus) {

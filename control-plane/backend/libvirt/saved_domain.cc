@@ -21,7 +21,7 @@
 namespace hearth::libvirt {
 namespace {
 
-constexpr size_t kCopyBytes = 1 << 20;
+constexpr size_t kSendBytes = 1 << 20;
 
 uint64_t MemoryBytes(const v1::SavedDomain& saved) { return uint64_t{saved.memory_mib()} << 20; }
 
@@ -32,7 +32,7 @@ uint64_t TailBytes(const v1::SavedDomain& saved) {
 // The first `bytes` of `from` to where `to` stands.
 absl::Status Copy(int from, int to, uint64_t bytes) {
   for (off_t offset = 0; bytes > 0;) {
-    const ssize_t count = sendfile(to, from, &offset, std::min<uint64_t>(bytes, kCopyBytes));
+    const ssize_t count = sendfile(to, from, &offset, std::min<uint64_t>(bytes, kSendBytes));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return ErrnoStatus("copying a domain's image");
     if (count == 0) return absl::DataLossError("a domain's image is shorter than it should be");
