@@ -131,7 +131,7 @@ def two_deploys(world):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "app.py").write_text(f"def handler(event, context): return {number}\n")
             results[number] = hearth.cli("--json", "deploy", folder, "--name", "twice", "--runtime", "python3.11",
-                                         "--handler", "app.handler")
+                                         "--handler", "app.handler", "--init-timeout", "60")
     threads = [threading.Thread(target=deploy, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
