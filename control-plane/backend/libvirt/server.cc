@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "control-plane/backend/libvirt/domain_xml.h"
 #include "control-plane/backend/libvirt/limits.h"
+#include "control-plane/backend/libvirt/qemu_process.h"
 #include "control-plane/launcher/limits.h"
 #include "control-plane/launcher/listener.h"
 #include "vmm/base/status.h"
@@ -120,9 +122,15 @@ void Server::Ended(Session* session, const absl::Status& why) {
 }
 
 void Server::OnDomainEnded(const std::string& domain, DomainEnd end) {
+  bool is_left = IsDomainName(domain);
   for (auto& [number, entry] : machines_) {
-    if (!entry.ended && entry.machine->domain_name() == domain) entry.machine->OnDomainEnded(end);
+    if (entry.machine->domain_name() != domain) continue;
+    is_left = false;
+    if (!entry.ended) entry.machine->OnDomainEnded(end);
   }
+  // The daemon ends what a killed hearth-libvirt had booted, maybe after we removed what was left,
+  // and writes to its log then.
+  if (is_left) RemoveLog(options_.context.uri, domain);
 }
 
 void Server::OnAgent(uint32_t vsock_cid, UniqueFd connection) {

@@ -10,6 +10,8 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -66,7 +68,7 @@ class Running {
     options.context.loop = loop_.get();
     options.context.hypervisor = hypervisor_.get();
     options.context.files = files_.get();
-    options.context.uri = "qemu:///system";
+    options.context.uri = "qemu:///embed?root=" + folder_;
     options.log = [](const std::string&) {};
     server_ = *Server::Create(std::move(options));
     thread_ = std::thread([this] { loop_->Run().IgnoreError(); });
@@ -78,6 +80,18 @@ class Running {
     std::filesystem::remove_all(folder_);
   }
   std::string socket() const { return folder_ + "/server.sock"; }
+  std::string LogOf(const std::string& domain) const {
+    return absl::StrCat(folder_, "/log/qemu/", domain, ".log");
+  }
+  // As libvirt tells of it.
+  void EndDomain(const std::string& domain) {
+    std::promise<void> told;
+    loop_->Post([this, &domain, &told] {
+      server_->OnDomainEnded(domain, DomainEnd());
+      told.set_value();
+    });
+    told.get_future().wait();
+  }
 
  private:
   std::string folder_;
@@ -152,6 +166,18 @@ class Control {
   wire::FdSocket socket_;
   uint64_t last_ = 0;
 };
+
+TEST_CASE("server: of a domain that another hearth-libvirt left the log goes when it ends") {
+  Running running;
+  const std::string ours = absl::StrCat("hearth-", kUuid), operators = "hearth-db";
+  for (const std::string& domain : {ours, operators}) {
+    std::filesystem::create_directories(std::filesystem::path(running.LogOf(domain)).parent_path());
+    std::ofstream(running.LogOf(domain)) << "shutting down";
+    running.EndDomain(domain);
+  }
+  CHECK_FALSE(std::filesystem::exists(running.LogOf(ours)));
+  CHECK(std::filesystem::exists(running.LogOf(operators)));
+}
 
 TEST_CASE("server: a session names its machines, each once, and there is an end to them") {
   const Running running;
