@@ -164,7 +164,9 @@ absl::Status Hypervisor::RemoveLeftovers(_virConnect* connection) {
   for (int i = 0; i < count; ++i) {
     Domain domain(domains[i]);
     if (!IsOurs(domains[i])) {
-      if (const char* const name = virDomainGetName(domains[i])) others.insert(name);
+      // One that has gone meanwhile tells no owner any more, and needs no log.
+      const char* const name = virDomainGetName(domains[i]);
+      if (name != nullptr && virDomainIsActive(domains[i]) >= 0) others.insert(name);
       continue;
     }
     ++removed;
