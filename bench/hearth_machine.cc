@@ -24,7 +24,6 @@ using vmm::testing::VmmProcess;
 namespace v1 = hearth::vmm::v1;
 
 constexpr int kBootTimeoutMs = 120'000;
-constexpr uint32_t kGuestCid = 3;
 constexpr size_t kDiskBytes = 1 << 20;
 
 // mov edx, 0x3f8; mov al, '!'; out dx, al; then halted with interrupts off for good, so that its

@@ -15,8 +15,6 @@ namespace v1 = hearth::vmm::v1;
 using vmm::testing::PreparedRequest;
 using vmm::testing::VmmProcess;
 
-constexpr uint32_t kRestoredGuestCid = 3;
-
 class Restored : public BootedMachine {
  public:
   Restored(VmmProcess process, UniqueFd console)
@@ -33,7 +31,7 @@ absl::StatusOr<PreparedRequest> CreateRequest(const RestoreOptions& options, Uni
   create.set_vcpu_count(1);
   create.set_command_line(kTickingCommandLine);
   create.set_entropy(true);
-  create.mutable_vsock()->set_guest_cid(kRestoredGuestCid);
+  create.mutable_vsock()->set_guest_cid(kGuestCid);
   UniqueFd kernel(open(options.kernel.c_str(), O_RDONLY | O_CLOEXEC));
   if (!kernel) return ErrnoStatus(options.kernel);
   UniqueFd initrd(open(options.initrd.c_str(), O_RDONLY | O_CLOEXEC));
@@ -80,7 +78,7 @@ class HearthSnapshot : public SavedGuest {
     PreparedRequest restore = vmm::testing::MakeRestoreRequest(files_);
     v1::RestoreMachine& body = *restore.request.mutable_restore();
     body.mutable_console()->set_fd(restore.Add(std::move(console.writer)));
-    body.mutable_vsock()->set_guest_cid(kRestoredGuestCid);
+    body.mutable_vsock()->set_guest_cid(kGuestCid);
     *body.mutable_working_set() = working_set_;
     body.set_resume(true);
     RETURN_IF_ERROR(process.Call(std::move(restore.request), std::move(restore.fds)).status());

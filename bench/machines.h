@@ -2,6 +2,7 @@
 // The machines that are measured: ours and QEMU's, with the same guest and matching devices.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "vmm/base/status.h"
 
 namespace hearth::bench {
+
+inline constexpr uint32_t kGuestCid = 3;  // Of our VMM's vsock.
 
 struct BootOptions {
   std::string vmm;     // hearth-vmm.

@@ -129,7 +129,8 @@ void Server::OnDomainEnded(const std::string& domain, DomainEnd end) {
     if (!entry.ended) entry.machine->OnDomainEnded(end);
   }
   // The daemon ends what a killed hearth-libvirt had booted, maybe after we removed what was left,
-  // and writes to its log then.
+  // and writes to its log then. Of another hearth-libvirt's it has no use either: the machine
+  // ended.
   if (is_left) RemoveLog(options_.context.uri, domain);
 }
 
