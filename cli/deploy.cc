@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 using google::longrunning::Operation;
 using hearth::v1::CreateVersionMetadata;
 
-constexpr size_t kChunkBytes = 1024 * 1024;
+constexpr size_t kArtifactChunkBytes = 1024 * 1024;
 
 double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -200,7 +200,7 @@ class Deployment {
     part.mutable_header()->set_expected_digest(folder.digest);
     part.mutable_header()->set_size_bytes(folder.size_bytes);
     bool going = writer->Write(part);
-    std::string buffer(kChunkBytes, '\0');
+    std::string buffer(kArtifactChunkBytes, '\0');
     // A Write that fails means that the server has answered: Finish tells what.
     for (int64_t sent = 0; going && sent < folder.size_bytes;) {
       const ssize_t count = read(folder.file.get(), buffer.data(), buffer.size());

@@ -16,7 +16,7 @@ using hearth::v1::Invocation;
 using hearth::v1::InvokeStreamRequest;
 using hearth::v1::InvokeStreamResponse;
 
-constexpr size_t kChunkBytes = 512 * 1024;
+constexpr size_t kPayloadChunkBytes = 512 * 1024;
 
 struct Result {
   Invocation invocation;
@@ -30,8 +30,8 @@ using Stream = grpc::ClientReaderWriter<InvokeStreamRequest, InvokeStreamRespons
 void SendAll(Stream* stream, const InvokeStreamRequest& start, const std::string& payload) {
   bool going = stream->Write(start);
   InvokeStreamRequest part;
-  for (size_t sent = 0; going && sent < payload.size(); sent += kChunkBytes) {
-    part.set_chunk(payload.substr(sent, kChunkBytes));
+  for (size_t sent = 0; going && sent < payload.size(); sent += kPayloadChunkBytes) {
+    part.set_chunk(payload.substr(sent, kPayloadChunkBytes));
     going = stream->Write(part);
   }
   stream->WritesDone();

@@ -14,7 +14,7 @@ namespace hearth::control {
 namespace {
 
 // What a backend says of the snapshot, not of the moment.
-bool IsVerdict(const absl::Status& status) {
+bool RefusesSnapshot(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status) ||
          absl::IsDataLoss(status);
 }
@@ -99,7 +99,7 @@ absl::Status LocalNode::Impl::MakeRestored(HeldInstance& held,
   if (made.ok()) made = instance.Unpark(cancellation, &held.restored);
   if (!made.ok()) {
     if (WasDrained(held)) return EndedWhileStarting();
-    if (IsVerdict(made) && !made.GetPayload(kFunctionErrorPayload).has_value()) {
+    if (RefusesSnapshot(made) && !made.GetPayload(kFunctionErrorPayload).has_value()) {
       snapshots->RestoreFailed(snapshot->header(), made, /*verdict=*/true);
     }
     return made;
