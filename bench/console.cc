@@ -10,7 +10,7 @@
 namespace hearth::bench {
 namespace {
 
-constexpr int kTimeoutMs = 120'000;
+constexpr int kConsoleTimeoutMs = 120'000;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ absl::Status AwaitText(int fd, const std::string& text, const char* who) {
   while (text.empty() ? seen.empty() : seen.find(text) == std::string::npos) {
     pollfd entry{fd, POLLIN, 0};
     char buffer[4096];
-    if (poll(&entry, 1, kTimeoutMs) != 1) {
+    if (poll(&entry, 1, kConsoleTimeoutMs) != 1) {
       return absl::DeadlineExceededError(absl::StrCat(who, " never said ", text, " but ", seen));
     }
     const ssize_t count = read(fd, buffer, sizeof buffer);

@@ -14,7 +14,7 @@
 namespace hearth::bench {
 namespace {
 
-constexpr int kTimeoutMs = 120'000;
+constexpr int kQemuTimeoutMs = 120'000;
 constexpr int kExtraFd = 3;
 
 }  // namespace
@@ -52,7 +52,7 @@ absl::Status QemuProcess::DrainUntil(int other, const std::string& text) {
   while (seen.find(text) == std::string::npos) {
     std::array<pollfd, 2> entries{{{output_.get(), POLLIN, 0}, {other, POLLIN, 0}}};
     char buffer[4096];
-    if (poll(entries.data(), entries.size(), kTimeoutMs) <= 0) {
+    if (poll(entries.data(), entries.size(), kQemuTimeoutMs) <= 0) {
       return absl::DeadlineExceededError(absl::StrCat("QEMU never said ", text, " but ", seen));
     }
     if (entries[0].revents != 0 && read(output_.get(), buffer, sizeof buffer) <= 0) {
