@@ -29,15 +29,21 @@ if(HEARTH_FUZZ)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
-# hearth_library(NAME SRCS a.cc ... DEPS target ...): most sources take longer to parse (gRPC, protobuf,
-# abseil, JSON) than to compile; with HEARTH_UNITY several go into one unit.
+# hearth_unity(TARGET): most sources take longer to parse (gRPC, protobuf, abseil, JSON) than to compile;
+# with HEARTH_UNITY up to so many of the target's go into one unit.
+set(HEARTH_UNITY_BATCH 16)
+function(hearth_unity name)
+  if(HEARTH_UNITY)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${HEARTH_UNITY_BATCH})
+  endif()
+endfunction()
+
+# hearth_library(NAME SRCS a.cc ... DEPS target ...)
 function(hearth_library name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   if(ARG_SRCS)
     add_library(${name} STATIC ${ARG_SRCS})
-    if(HEARTH_UNITY)
-      set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
-    endif()
+    hearth_unity(${name})
     target_compile_options(${name} PRIVATE ${HEARTH_SECTIONS})
     target_link_libraries(${name} PUBLIC hearth_options ${ARG_DEPS})
   else()

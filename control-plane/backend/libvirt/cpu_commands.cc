@@ -16,12 +16,12 @@
 namespace hearth::libvirt {
 namespace {
 
-struct Options {
+struct PrintOptions {
   bool json = false;
   std::vector<std::string> files;
 };
 
-absl::Status Print(const absl::StatusOr<CpuDescription>& cpu, const Options& options) {
+absl::Status Print(const absl::StatusOr<CpuDescription>& cpu, const PrintOptions& options) {
   RETURN_IF_ERROR(cpu.status());
   if (options.json) {
     const nlohmann::json json = {
@@ -63,7 +63,7 @@ absl::StatusOr<NamedCpu> ReadFile(const std::string& path) {
                    "--json` where hearth-libvirt is installed"));
 }
 
-absl::Status Baseline(const Options& options) {
+absl::Status Baseline(const PrintOptions& options) {
   std::vector<NamedCpu> cpus;
   for (const std::string& path : options.files) {
     ASSIGN_OR_RETURN(NamedCpu cpu, ReadFile(path));
@@ -75,7 +75,7 @@ absl::Status Baseline(const Options& options) {
 }  // namespace
 
 void AddCpuCommands(CLI::App* app, std::function<absl::Status()>* run) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<PrintOptions>();
   CLI::App* cpu = app->add_subcommand("cpu", "Print this host's processor as libvirt describes it");
   CLI::App* baseline =
       app->add_subcommand("baseline", "Print what the processors of several hosts have in common");
