@@ -66,7 +66,7 @@ class Deployment {
     const PackedFolder folder =
         PackFolder(directory, [&](int64_t bytes) { Show("packing " + FormatBytes(bytes)); });
     MakeFunction(description);
-    const std::string name = SendUnlessThere(folder);
+    std::string name = SendUnlessThere(folder);
     stages_.push_back({"upload", Since(start)});
     return name;
   }
