@@ -187,9 +187,10 @@ void Deployer::Report(Job& job, int percent) {
 
 void Deployer::Run(const std::shared_ptr<Job>& job) {
   const absl::Status status = Make(*job);
-  if (status.ok()) return;
-  Fail(*job, status);
-  parts_.garbage->Wake();  // Of its code disk.
+  if (!status.ok()) Fail(*job, status);
+  // Of its code disk, if it failed, or was deleted as soon as it was there: Make() still held the
+  // disk then, and a collection passed it over.
+  parts_.garbage->Wake();
 }
 
 absl::Status Deployer::Make(Job& job) {
