@@ -42,10 +42,10 @@ UniqueFd Hanging(const std::string& path) {
 }
 
 struct Tested {
-  explicit Tested(const std::string& uri) {
+  explicit Tested(const std::string& uri, absl::Duration patience = absl::InfiniteDuration()) {
     ConnectionOptions options;
     options.uri = uri;
-    options.patience = absl::Milliseconds(300);
+    options.patience = patience;
     options.prepare = [this](_virConnect*) {
       ++prepared;
       return prepare;
@@ -97,7 +97,7 @@ TEST_CASE("connection: without a daemon it says what must run, and the next call
 
 TEST_CASE("connection: a daemon that hangs is waited for in vain, but not for ever") {
   const Folder folder;
-  Tested tested(folder.uri());
+  Tested tested(folder.uri(), absl::Milliseconds(300));
   {
     const UniqueFd daemon = Hanging(folder.socket());
     const absl::Time begin = absl::Now();
@@ -119,7 +119,7 @@ TEST_CASE("connection: a daemon that hangs is waited for in vain, but not for ev
 TEST_CASE("connection: closed, it does not wait for a daemon that hangs") {
   const Folder folder;
   const UniqueFd daemon = Hanging(folder.socket());
-  Tested tested(folder.uri());
+  Tested tested(folder.uri(), absl::Milliseconds(300));
   CHECK(absl::IsUnavailable(tested.connection->Get().status()));
   tested.connection->Close();
   CHECK(absl::IsUnavailable(tested.connection->Get().status()));
