@@ -222,7 +222,7 @@ absl::Status Deployer::Make(Job& job) {
     return Blame(prepared.status(), own ? "FUNCTION_INIT_FAILED" : "BOOT_FAILED");
   }
   Enter(job, CreateVersionMetadata::PUBLISHING);
-  const absl::Status published = Publish(job, *prepared);
+  absl::Status published = Publish(job, *prepared);
   // What Prepare left, an instance or a snapshot, must not outlive its version.
   if (!published.ok()) {
     parts_.node->Drain(job.version.name(), true).IgnoreError();
@@ -234,7 +234,7 @@ absl::Status Deployer::Make(Job& job) {
 absl::Status Deployer::Publish(Job& job, const PreparedVersion& prepared) {
   *job.version.mutable_init_duration() = ToDuration(prepared.init);
   job.version.set_state(Version::READY);
-  const absl::Status status = parts_.operations->Finish(
+  absl::Status status = parts_.operations->Finish(
       job.operation.name(), [&](MetadataTransaction& t, Operation* operation) -> absl::Status {
         const absl::Status updated =
             t.Update(Kind::kVersion, RecordOf(Kind::kVersion, job.version));
