@@ -67,7 +67,7 @@ absl::Status LoadSession::TakeEvents() {
     Stream stream;
     stream.socket = std::move(event->fds[0]);
     if (event->event.vsock_connection().port() == kLoadReportPort) {
-      if (reports_.has_value()) return absl::AbortedError("a second connection for reports");
+      if (first_.has_value()) return absl::AbortedError("a second connection for reports");
       reports_ = std::move(stream);
     } else {
       guest_streams_.push_back(std::move(stream));
