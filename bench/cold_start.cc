@@ -18,8 +18,6 @@ namespace {
 
 using Progress = std::function<void(const std::string&)>;
 
-constexpr absl::Duration kVmmEndPatience = absl::Minutes(1);
-
 absl::Status RunPrepare(const ColdStartOptions& options, const std::string& what, int at_once) {
   if (options.prepare.empty()) return absl::OkStatus();
   std::string arguments[] = {options.prepare, what, std::to_string(at_once), options.backend};
@@ -72,11 +70,7 @@ absl::Status RunRound(const ColdStartOptions& options, Mode mode, const Client& 
   if (mode == Mode::kWarm) {
     before = CountsOfOnlyVmm();
   } else {
-    // hearthd counts an instance no more before its VMM has ended, which takes a large guest longer
-    // than it takes to send the next payload.
-    const VmmEnds ends;
     RETURN_IF_ERROR(client.AwaitNoInstance(call.function));
-    RETURN_IF_ERROR(ends.Await(kVmmEndPatience));
   }
   if (mode == Mode::kColdDisk) {
     for (const std::string& folder : options.evict) {

@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/vmm_processes.h"
 
-#include <poll.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "vmm/base/status.h"
 
 namespace hearth::bench {
@@ -68,25 +61,6 @@ std::vector<pid_t> VmmsWithGuest() {
     if (IsVmm(entry.path()) && HasGuest(entry.path())) found.push_back(pid);
   }
   return found;
-}
-
-VmmEnds::VmmEnds() {
-  for (const pid_t pid : VmmsWithGuest()) {
-    UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-    if (process) processes_.push_back(std::move(process));  // Else it has ended already.
-  }
-}
-
-absl::Status VmmEnds::Await(absl::Duration patience) const {
-  const absl::Time deadline = absl::Now() + patience;
-  for (const UniqueFd& process : processes_) {
-    pollfd ended{process.get(), POLLIN, 0};
-    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
-    if (poll(&ended, 1, static_cast<int>(absl::ToInt64Milliseconds(left))) != 1) {
-      return absl::DeadlineExceededError("a hearth-vmm does not end");
-    }
-  }
-  return absl::OkStatus();
 }
 
 std::optional<double> FaultsIn(const std::string& stat) {

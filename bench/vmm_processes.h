@@ -9,25 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
-#include "vmm/base/unique_fd.h"
 
 namespace hearth::bench {
 
 // Those that have a guest: their cgroups have a limit, those of processes that wait have none.
 std::vector<pid_t> VmmsWithGuest();
-// Those of them that are there now, until they have ended.
-class VmmEnds {
- public:
-  VmmEnds();
-  // By then the kernel has back what they had. DEADLINE_EXCEEDED: one of them lives on.
-  absl::Status Await(absl::Duration patience) const;
-
- private:
-  std::vector<UniqueFd> processes_;  // pidfd_open(2).
-};
 
 struct VmmCounts {
   double page_faults = 0;       // Of all threads, minor and major.
