@@ -9,6 +9,7 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ constexpr long kReportIntervalNs = 50'000'000;
 constexpr long kTickNs = 20'000'000;
 constexpr long kCpuPauseNs = 3'000'000;
 constexpr long kRetryNs = 10'000'000;
+constexpr time_t kConnectSeconds = 10;
 
 std::atomic<uint64_t> ticks{0}, longest_tick_ns{0}, verified{0}, echoed{0}, resets{0}, failures{0};
 std::atomic<bool> stopping{false};
@@ -86,6 +88,13 @@ UniqueFd Connect(uint32_t port) {
     address.svm_family = AF_VSOCK;
     address.svm_cid = VMADDR_CID_HOST;
     address.svm_port = port;
+    // By itself Linux waits two seconds, and a connection that it gives up looks to the host like
+    // one that the snapshot has broken.
+    const timeval patience{kConnectSeconds, 0};
+    if (setsockopt(fd.get(), AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience,
+                   sizeof(patience)) != 0) {
+      Fail("the time to connect in");
+    }
     if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
       return fd;
     }

@@ -67,7 +67,7 @@ absl::Status LoadSession::TakeEvents() {
     Stream stream;
     stream.socket = std::move(event->fds[0]);
     if (event->event.vsock_connection().port() == kLoadReportPort) {
-      if (first_.has_value()) return absl::AbortedError("a second connection for reports");
+      if (reports_.has_value()) return absl::AbortedError("a second connection for reports");
       reports_ = std::move(stream);
     } else {
       guest_streams_.push_back(std::move(stream));
@@ -135,24 +135,8 @@ absl::Status LoadSession::Step(int timeout_ms) {
   }
   if (poll(entries.data(), entries.size(), timeout_ms) < 0) return ErrnoStatus("poll");
   RETURN_IF_ERROR(TakeEvents());  // Some came with the responses to calls.
-  // The guest's connect() waits two seconds for our answer; on a busy machine it tries again.
-  if (reports_.has_value()) {
-    const absl::Status status = ReadReports();
-    if (absl::IsUnavailable(status) && !first_.has_value()) {
-      reports_.reset();
-    } else {
-      RETURN_IF_ERROR(status);
-    }
-  }
-  for (auto stream = guest_streams_.begin(); stream != guest_streams_.end();) {
-    const absl::Status status = Echo(*stream);
-    if (absl::IsUnavailable(status) && stream->received == 0) {
-      stream = guest_streams_.erase(stream);
-      continue;
-    }
-    RETURN_IF_ERROR(status);
-    ++stream;
-  }
+  if (reports_.has_value()) RETURN_IF_ERROR(ReadReports());
+  for (Stream& stream : guest_streams_) RETURN_IF_ERROR(Echo(stream));
   for (Stream& stream : host_streams_) RETURN_IF_ERROR(Talk(stream));
   return absl::OkStatus();
 }
