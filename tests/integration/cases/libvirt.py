@@ -21,6 +21,7 @@ from .snapshots import start_kind
 
 WORDFREQ = HERE.parent.parent / "examples/wordfreq"
 TOLD_SECONDS = 60  # So long a client may wait for the news that what served it was killed.
+LIFE_SECONDS = 600  # So long a whole life may take, on a machine as busy and slow as it may be.
 
 
 def wordfreq(hearth, text):
@@ -195,11 +196,11 @@ class Life:
                 break
         self.result = result
 
-    def join(self):
+    def join(self, seconds):
         """(exit code, what the client was told)."""
         begin = time.monotonic()
-        self._thread.join(TOLD_SECONDS)
-        check(not self._thread.is_alive(), f"the client of {self.COMMANDS[self.step][0]} was told nothing for {TOLD_SECONDS} s")
+        self._thread.join(seconds)
+        check(not self._thread.is_alive(), f"the client of {self.COMMANDS[self.step][0]} was told nothing for {seconds:.0f} s")
         code, _, err = self.result
         lines = err.strip().splitlines()
         return code, f"{time.monotonic() - begin:.1f} s: {lines[0].strip() if lines else 'it had ended'}"
@@ -261,12 +262,12 @@ def forget_echo(hearth):
     check(hearth.json("snapshots", "list")["snapshots"] == [], "its snapshot goes with it")
 
 
-def kill_in_life(hearth, whom, what, reached):
-    """What the client was told."""
+def kill_in_life(hearth, whom, what, reached, took):
+    """What the client was told. What is killed may be made good, so that all of a life, which `took` so long, comes after it."""
     life = Life(hearth)
     await_true(lambda: life.result or reached(life), what, 240, every=0.002)
     kill(hearth, whom)
-    code, told = life.join()
+    code, told = life.join(TOLD_SECONDS + 2 * took)
     recover(hearth, whom)
     forget_echo(hearth)
     return f"{what}: ended with {code}, told after {told}"
@@ -279,17 +280,17 @@ def kill_at_steps(world, whom):
     with Hearth(world.programs, idle_stop=1) as hearth:
         begin = time.monotonic()
         life = Life(hearth)
-        check(life.join()[0] == 0, f"a life that nobody ends: {life.result}")
+        check(life.join(LIFE_SECONDS)[0] == 0, f"a life that nobody ends: {life.result}")
         took = time.monotonic() - begin
         hearth.check_nothing_left()
         for what, reached, has_qemu in LIFE:
             if (world.full or what in FEW) and (has_qemu or whom != "QEMU"):
-                told.append(kill_in_life(hearth, whom, what, reached))
+                told.append(kill_in_life(hearth, whom, what, reached, took))
         # And in between, wherever that is.
         for moment in range(12 if world.full else 0):
             at = time.monotonic() + took * moment / 12
             told.append(kill_in_life(hearth, whom, f"after {took * moment / 12:.1f} of {took:.1f} s",
-                                     lambda life: time.monotonic() >= at))
+                                     lambda life: time.monotonic() >= at, took))
         hearth.deploy("echo")
         check(hearth.invoke("echo", b'{"n": 1}')["payload"]["echo"] == {"n": 1}, "the next function works")
     return told
