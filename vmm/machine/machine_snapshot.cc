@@ -113,7 +113,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::RestoreInto(GuestMemory memory
   const SavedMachineState& saved = config.state;
   ASSIGN_OR_RETURN(auto machine, Build(config.machine, std::move(memory), std::move(options)));
   machine->paged_ = std::move(paged);
-  PopulateWorkingSet(machine->memory_, config.working_set, saved.holes);
+  if (machine->paged_ == nullptr) {
+    RETURN_IF_ERROR(
+        OwnDenseBlocks(machine->memory_, config.memory.get(), config.working_set, saved.holes));
+  }
+  PopulateWorkingSet(machine->memory_, config.working_set);
   ASSIGN_OR_RETURN(std::vector<Vcpu> vcpus,
                    machine->MakeVcpus(static_cast<uint32_t>(saved.vcpus.size())));
   RETURN_IF_ERROR(machine->RestoreState(saved, vcpus));

@@ -45,14 +45,17 @@ class PageRunCollector {
 absl::StatusOr<std::vector<PageRun>> ReadWorkingSet(const GuestMemory& memory, int pagemap_fd,
                                                     size_t max_runs);
 
+// Makes blocks of 2 MiB in which the machine will mostly write where the file has `holes` its own:
+// anonymous memory that asks for large pages, one fault instead of 512, in the host's tables and in
+// the nested ones. What the file has there is read into it. Only before the machine runs.
+absl::Status OwnDenseBlocks(const GuestMemory& memory, int memory_fd, std::span<const PageRun> runs,
+                            std::span<const PageRange> holes);
+
 // Gives the machine its private copies of the pages that it will write: faulting them in costs
 // twice, once for the file's page and once for the copy. What it will only read is left to faults:
 // each maps a window of 16 pages of the file, which is in memory, and populating them ahead took
 // longer than it saved (docs/vmm.md). A hint: pages outside the memory are passed over, and a
 // kernel that cannot populate (before Linux 5.14) leaves all of it to faults.
-// In `holes`, where memory is anonymous, blocks of 2 MiB most of which will be written become large
-// pages: one fault instead of 512, in the host's tables and in the nested ones.
-void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs,
-                        std::span<const PageRange> holes);
+void PopulateWorkingSet(const GuestMemory& memory, std::span<const PageRun> runs);
 
 }  // namespace hearth::vmm

@@ -85,8 +85,8 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   CHECK(runs->empty());
 
   // Across the end of the first range, and far outside.
-  PopulateWorkingSet(*memory, Runs{{1020, 8, true}, {1500, 4, true}, {1600, 4, false}}, {});
-  PopulateWorkingSet(*memory, Runs{{5000, 10, true}, {2047, UINT32_MAX, true}}, {});
+  PopulateWorkingSet(*memory, Runs{{1020, 8, true}, {1500, 4, true}, {1600, 4, false}});
+  PopulateWorkingSet(*memory, Runs{{5000, 10, true}, {2047, UINT32_MAX, true}});
   REQUIRE(memory->WriteValue<uint8_t>(GuestAddress(0x100000000 + 900 * 4096), 1));
   CHECK(memory->ReadValue<uint8_t>(GuestAddress(0x100000)) == uint8_t{'x'});
   runs = ReadWorkingSet(*memory, pagemap.get(), 100);
@@ -111,8 +111,9 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   CHECK(kind(2047) == 'w');
 }
 
-// Whether the kernel was told to use large pages for the mapping that `address` is in.
-bool WantsLargePages(const uint8_t* address) {
+// Whether the mapping that `address` is in has a flag of /proc/PID/smaps: hg, large pages are
+// wanted; dd, it is in no core dump.
+bool HasFlag(const uint8_t* address, const std::string& flag) {
   std::ifstream smaps("/proc/self/smaps");
   bool inside = false;
   for (std::string line; std::getline(smaps, line);) {
@@ -121,36 +122,61 @@ bool WantsLargePages(const uint8_t* address) {
       const auto at = reinterpret_cast<uintptr_t>(address);
       inside = at >= begin && at < end;
     }
-    if (inside && line.rfind("VmFlags:", 0) == 0) return line.find(" hg") != std::string::npos;
+    if (inside && line.rfind("VmFlags:", 0) == 0) return line.find(" " + flag) != std::string::npos;
   }
   return false;
 }
 
-TEST_CASE("working set: blocks of a hole that are mostly written become large pages") {
+TEST_CASE(
+    "working set: blocks that are mostly written where the file has nothing become large pages") {
   constexpr uint64_t kBlock = 2 << 20;
-  const std::array<GuestMemory::Range, 1> ranges = {{{GuestAddress(0), 5 * kBlock}}};
+  const std::array<GuestMemory::Range, 2> ranges = {
+      {{GuestAddress(0), 3 * kBlock}, {GuestAddress(0x100000000), 3 * kBlock}}};
   const UniqueFd fd(memfd_create("hearth-test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  REQUIRE(ftruncate(fd.get(), 5 * kBlock) == 0);
+  REQUIRE(ftruncate(fd.get(), 6 * kBlock) == 0);
+  // The first block is the file's, as are 64 pages of the second, and the last page of all.
+  const std::string data(512 * 4096 + 64 * 4096, 'd');
+  REQUIRE(pwrite(fd.get(), data.data(), data.size(), 0) == static_cast<ssize_t>(data.size()));
+  REQUIRE(pwrite(fd.get(), "e", 1, 6 * kBlock - 4096) == 1);
   REQUIRE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK) == 0);
-  // The first block is not the hole's, nor is all of the last.
-  const std::array<PageRange, 1> holes = {{{512, 4 * 512 - 1}}};
+  const std::array<PageRange, 2> holes = {{{512 + 64, 448}, {1024, 4 * 512 - 1}}};
   auto memory = MapMemoryFile(fd.get(), ranges, holes);
   REQUIRE(memory.ok());
-  PopulateWorkingSet(*memory,
-                     Runs{{0, 512, true},    // No hole.
-                          {512, 200, true},  // Dense, in two runs,
-                          {800, 184, true},
-                          {1024, 383, true},   // one page short,
-                          {1536, 512, false},  // only read,
-                          {2048, 511, true}},  // not whole.
-                     holes);
-  const uint8_t* const base = memory->regions()[0].mapping.data();
-  CHECK(reinterpret_cast<uintptr_t>(base) % kBlock == 0);
-  for (const int block : {0, 1, 2, 3, 4}) {
+  const Runs runs{{0, 512, true},                                 // No hole.
+                  {600, 200, true},                               // Dense, in two runs,
+                  {850, 120, true},                               // 320 pages.
+                  {1024, 319, true},                              // One page short,
+                  {1536, 512, false},                             // only read,
+                  {2048, 320, true},  {2560, UINT32_MAX, true}};  // beyond the end.
+  REQUIRE(OwnDenseBlocks(*memory, fd.get(), runs, holes).ok());
+  PopulateWorkingSet(*memory, runs);
+  for (const uint64_t block : {0, 1, 2, 3, 4, 5}) {
     INFO(block);
-    CHECK(WantsLargePages(base + block * kBlock) == (block == 1));
+    const uint8_t* const base = memory->regions()[block / 3].mapping.data();
+    CHECK(reinterpret_cast<uintptr_t>(base) % kBlock == 0);
+    const bool own = block == 1 || block == 4 || block == 5;
+    CHECK(HasFlag(base + block % 3 * kBlock, "hg") == own);
+    CHECK(HasFlag(base + block % 3 * kBlock, "dd") == own);
   }
-  CHECK(memory->ReadValue<uint8_t>(GuestAddress(kBlock + 5)) == uint8_t{0});
+  // The bytes are the file's.
+  for (const uint64_t page : {511, 512, 575}) {
+    CHECK(memory->ReadValue<uint8_t>(GuestAddress(page * 4096 + 4095)) == uint8_t{'d'});
+  }
+  CHECK(memory->ReadValue<uint8_t>(GuestAddress(576 * 4096)) == uint8_t{0});
+  CHECK(memory->ReadValue<uint8_t>(GuestAddress(0x100000000 + 3 * kBlock - 4096)) == uint8_t{'e'});
+}
+
+TEST_CASE("working set: a block that cannot be read is refused") {
+  constexpr uint64_t kBlock = 2 << 20;
+  const auto memory =
+      GuestMemory::CreateAnonymous(std::array<GuestMemory::Range, 1>{{{GuestAddress(0), kBlock}}});
+  REQUIRE(memory.ok());
+  const Runs runs{{0, 512, true}};
+  const std::array<PageRange, 1> holes = {{{1, 511}}};
+  CHECK(OwnDenseBlocks(*memory, -1, runs, holes).message().find("memory file") !=
+        std::string::npos);
+  const UniqueFd empty(memfd_create("hearth-test", MFD_CLOEXEC));
+  CHECK(absl::IsDataLoss(OwnDenseBlocks(*memory, empty.get(), runs, holes)));
 }
 
 TEST_CASE("working set: a pagemap that is none yields a status") {
