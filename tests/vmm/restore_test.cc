@@ -5,6 +5,7 @@
 
 #include "tests/vmm/test_machine.h"
 #include "vmm/testing/busy_guest.h"
+#include "vmm/testing/mapping_flags.h"
 
 namespace hearth::vmm::testing {
 namespace {
@@ -223,6 +224,23 @@ TEST_CASE("restore: a copy is populated and tells what it used") {
   };
   CHECK(covers(kCounterAddress, true));
   CHECK(covers(kCodeAddress, false));
+}
+
+TEST_CASE("restore: what will be written where the file has nothing is in large pages") {
+  REQUIRE_KVM();
+  TestMachine machine(KernelOf(CountingCode()));
+  REQUIRE(machine->Start().ok());
+  REQUIRE(machine.AwaitChange(kCounterAddress, 0));
+  REQUIRE(machine->Pause().ok());
+  const SavedFiles saved = machine.Save();
+  TestMachine copy;
+  REQUIRE(copy.TryRestore(saved.state, saved.memory.get(), {{512, 512, true}}).ok());
+  // Of the 4 MiB the guest uses the first half alone.
+  const uint8_t* const memory = copy->memory().regions()[0].mapping.data();
+  CHECK(HasFlag(memory, "nh"));
+  CHECK(HasFlag(memory + (2 << 20), "hg"));
+  REQUIRE(copy->Resume().ok());
+  REQUIRE(copy.AwaitChange(kCounterAddress, copy.Counter()));
 }
 
 TEST_CASE("restore: a machine is saved only while it is paused, and as often as one likes") {

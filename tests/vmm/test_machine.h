@@ -75,8 +75,10 @@ class TestMachine {
   }
   ~TestMachine() { machine_.reset(); }
 
-  absl::Status TryRestore(const std::string& state, int memory) {
+  absl::Status TryRestore(const std::string& state, int memory,
+                          std::vector<PageRun> working_set = {}) {
     RestoreConfig config;
+    config.working_set = std::move(working_set);
     ASSIGN_OR_RETURN(config.state, ParseMachineState(state));
     config.memory = UniqueFd(dup(memory));
     config.machine.memory_mib = config.state.memory_mib;

@@ -7,12 +7,11 @@
 
 #include <array>
 #include <catch2/catch.hpp>
-#include <cstdio>
-#include <fstream>
 #include <random>
 
 #include "vmm/base/unique_fd.h"
 #include "vmm/snapshot/memory_file.h"
+#include "vmm/testing/mapping_flags.h"
 
 namespace hearth::vmm {
 namespace {
@@ -111,22 +110,6 @@ TEST_CASE("working set: what was populated, read and written is told from what w
   CHECK(kind(2047) == 'w');
 }
 
-// Whether the mapping that `address` is in has a flag of /proc/PID/smaps: hg, large pages are
-// wanted; dd, it is in no core dump.
-bool HasFlag(const uint8_t* address, const std::string& flag) {
-  std::ifstream smaps("/proc/self/smaps");
-  bool inside = false;
-  for (std::string line; std::getline(smaps, line);) {
-    uintptr_t begin = 0, end = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2) {
-      const auto at = reinterpret_cast<uintptr_t>(address);
-      inside = at >= begin && at < end;
-    }
-    if (inside && line.rfind("VmFlags:", 0) == 0) return line.find(" " + flag) != std::string::npos;
-  }
-  return false;
-}
-
 TEST_CASE(
     "working set: blocks that are mostly written where the file has nothing become large pages") {
   constexpr uint64_t kBlock = 2 << 20;
@@ -155,8 +138,8 @@ TEST_CASE(
     const uint8_t* const base = memory->regions()[block / 3].mapping.data();
     CHECK(reinterpret_cast<uintptr_t>(base) % kBlock == 0);
     const bool own = block == 1 || block == 4 || block == 5;
-    CHECK(HasFlag(base + block % 3 * kBlock, "hg") == own);
-    CHECK(HasFlag(base + block % 3 * kBlock, "dd") == own);
+    CHECK(testing::HasFlag(base + block % 3 * kBlock, "hg") == own);
+    CHECK(testing::HasFlag(base + block % 3 * kBlock, "dd") == own);
   }
   // The bytes are the file's.
   for (const uint64_t page : {511, 512, 575}) {
