@@ -45,12 +45,16 @@ void RunGenerations(const BusyOptions& options, uint32_t vcpus, int generations)
   REQUIRE(AwaitProgress(*machine));
 }
 
+void CountAndPause(TestMachine& machine) {
+  REQUIRE(machine->Start().ok());
+  REQUIRE(machine.AwaitChange(kCounterAddress, 0));
+  REQUIRE(machine->Pause().ok());
+}
+
 TEST_CASE("restore: a guest that counts goes on where it was, and so does its copy") {
   REQUIRE_KVM();
   TestMachine original(KernelOf(CountingCode()));
-  REQUIRE(original->Start().ok());
-  REQUIRE(original.AwaitChange(kCounterAddress, 0));
-  REQUIRE(original->Pause().ok());
+  CountAndPause(original);
   const uint32_t count = original.Counter();
   const auto regs = original->vcpu().GetRegs();
   const SavedFiles saved = original.Save();
@@ -204,9 +208,7 @@ TEST_CASE("restore: a copy is populated and tells what it used") {
   const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
   CHECK(machine->WorkingSet(pagemap.get(), 10).status().code() ==
         absl::StatusCode::kFailedPrecondition);
-  REQUIRE(machine->Start().ok());
-  REQUIRE(machine.AwaitChange(kCounterAddress, 0));
-  REQUIRE(machine->Pause().ok());
+  CountAndPause(machine);
   const SavedFiles saved = machine.Save();
   TestMachine copy(saved);
   REQUIRE(copy->Resume().ok());
@@ -229,9 +231,7 @@ TEST_CASE("restore: a copy is populated and tells what it used") {
 TEST_CASE("restore: what will be written where the file has nothing is in large pages") {
   REQUIRE_KVM();
   TestMachine machine(KernelOf(CountingCode()));
-  REQUIRE(machine->Start().ok());
-  REQUIRE(machine.AwaitChange(kCounterAddress, 0));
-  REQUIRE(machine->Pause().ok());
+  CountAndPause(machine);
   const SavedFiles saved = machine.Save();
   TestMachine copy;
   REQUIRE(copy.TryRestore(saved.state, saved.memory.get(), {{512, 512, true}}).ok());
