@@ -13,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "control-plane/snapshots/format.h"
 #include "control-plane/snapshots/limits.h"
+#include "vmm/base/read_at.h"
 #include "vmm/base/status.h"
 #include "wire/limits.h"
 
@@ -23,21 +24,6 @@ constexpr size_t kChunk = limits::kSnapshotChunkBytes;
 constexpr size_t kPage = wire::kGuestPageBytes;
 // How far reading runs ahead of verifying: 4 MiB, and as many descriptors.
 constexpr size_t kChunksAhead = 64;
-
-absl::Status ReadAt(int file, uint64_t offset, size_t bytes, char* to) {
-  while (bytes > 0) {
-    const ssize_t got = pread(file, to, bytes, static_cast<off_t>(offset));
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      return ErrnoStatus("read a saved machine's file");
-    }
-    if (got == 0) return absl::InvalidArgumentError("a saved machine's file shrank while read");
-    offset += static_cast<uint64_t>(got);
-    to += got;
-    bytes -= static_cast<size_t>(got);
-  }
-  return absl::OkStatus();
-}
 
 absl::Status WriteAt(int file, uint64_t offset, absl::string_view bytes) {
   while (!bytes.empty()) {
@@ -131,7 +117,7 @@ absl::Status ForEachDataChunk(
     // A file system that knows no holes answers EINVAL: then all is data.
     if (data >= 0) at = static_cast<uint64_t>(data) / kChunk * kChunk;
     const size_t size = std::min<uint64_t>(kChunk, bytes - at);
-    RETURN_IF_ERROR(ReadAt(file, at, size, buffer.data()));
+    RETURN_IF_ERROR(ReadAt(file, at, {buffer.data(), size}, "a saved machine's memory"));
     const absl::string_view chunk = absl::string_view(buffer).substr(0, size);
     if (!IsZero(chunk)) RETURN_IF_ERROR(take(at / kChunk, chunk));
     at += size;
@@ -147,7 +133,7 @@ absl::StatusOr<std::string> ReadWhole(int file, size_t limit) {
                                                    " bytes; 1 to ", limit, " are possible"));
   }
   std::string bytes(static_cast<size_t>(info.st_size), '\0');
-  RETURN_IF_ERROR(ReadAt(file, 0, bytes.size(), bytes.data()));
+  RETURN_IF_ERROR(ReadAt(file, 0, {bytes.data(), bytes.size()}, "a saved machine's state"));
   return bytes;
 }
 

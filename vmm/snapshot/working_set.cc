@@ -8,6 +8,8 @@
 #include <array>
 #include <cerrno>
 
+#include "vmm/base/read_at.h"
+
 namespace hearth::vmm {
 namespace {
 
@@ -154,18 +156,6 @@ void ForEachPart(const GuestMemory& memory, uint64_t run_first, uint64_t run_pag
   }
 }
 
-absl::Status ReadAll(int fd, uint64_t offset, std::span<uint8_t> to) {
-  while (!to.empty()) {
-    const ssize_t count = pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return ErrnoStatus("reading the memory file");
-    if (count == 0) return absl::DataLossError("the memory file ends early");
-    to = to.subspan(static_cast<size_t>(count));
-    offset += static_cast<uint64_t>(count);
-  }
-  return absl::OkStatus();
-}
-
 // Replaces a part of the file's mapping, from `page` on, by anonymous memory with the same bytes.
 absl::Status Own(int memory_fd, uint64_t page, std::span<uint8_t> part,
                  std::span<const PageRange> holes) {
@@ -180,9 +170,10 @@ absl::Status Own(int memory_fd, uint64_t page, std::span<uint8_t> part,
   const uint64_t end = first + part.size() / kGuestPageBytes;
   const auto read = [&](uint64_t until) {
     if (page >= until) return absl::OkStatus();
-    return ReadAll(
+    return ReadAt(
         memory_fd, page * kGuestPageBytes,
-        part.subspan((page - first) * kGuestPageBytes, (until - page) * kGuestPageBytes));
+        {part.data() + (page - first) * kGuestPageBytes, (until - page) * kGuestPageBytes},
+        "the memory file");
   };
   auto hole = std::partition_point(holes.begin(), holes.end(),
                                    [&](const PageRange& hole) { return EndOf(hole) <= first; });

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "control-plane/backend/libvirt/limits.h"
+#include "vmm/base/read_at.h"
 #include "vmm/base/status.h"
 #include "wire/limits.h"
 
@@ -51,16 +52,9 @@ absl::Status WriteAll(int fd, absl::string_view bytes) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadAt(int fd, uint64_t offset, uint64_t size) {
+absl::StatusOr<std::string> ReadBytes(int fd, uint64_t offset, uint64_t size) {
   std::string bytes(size, '\0');
-  for (uint64_t got = 0; got < size;) {
-    const ssize_t count =
-        pread(fd, bytes.data() + got, size - got, static_cast<off_t>(offset + got));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return ErrnoStatus("reading a saved domain");
-    if (count == 0) return absl::InvalidArgumentError("a saved domain's file is cut");
-    got += static_cast<uint64_t>(count);
-  }
+  RETURN_IF_ERROR(ReadAt(fd, offset, {bytes.data(), size}, "a saved domain's file"));
   return bytes;
 }
 
@@ -113,7 +107,7 @@ absl::Status WriteSaved(v1::SavedDomain saved, const std::string& path, int stat
     return ErrnoStatus("sizing the memory file");
   }
   RETURN_IF_ERROR(Copy(image.get(), memory, size - tail));
-  ASSIGN_OR_RETURN(*saved.mutable_image_tail(), ReadAt(image.get(), size - tail, tail));
+  ASSIGN_OR_RETURN(*saved.mutable_image_tail(), ReadBytes(image.get(), size - tail, tail));
   return WriteAll(state, saved.SerializeAsString());
 }
 
@@ -122,7 +116,7 @@ absl::StatusOr<v1::SavedDomain> ReadSaved(int state) {
   if (size == 0 || size > wire::kMaxSavedStateBytes) {
     return absl::InvalidArgumentError(absl::StrCat("a saved domain's state of ", size, " bytes"));
   }
-  ASSIGN_OR_RETURN(const std::string bytes, ReadAt(state, 0, size));
+  ASSIGN_OR_RETURN(const std::string bytes, ReadBytes(state, 0, size));
   v1::SavedDomain saved;
   if (!saved.ParseFromString(bytes) || saved.format_version() == 0) {
     return absl::InvalidArgumentError("the state is none of a saved domain");

@@ -5,16 +5,15 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "vmm/arch/x86_64/layout.h"
+#include "vmm/base/read_at.h"
 
 namespace hearth::vmm::x86_64 {
 namespace {
@@ -23,6 +22,7 @@ constexpr uint32_t kPhys32EntryNote =
     18;  // XEN_ELFNOTE_PHYS32_ENTRY, xen/include/public/elfnote.h.
 constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kMinMappedBytes = 16 * kPageBytes;  // Below that copying is as cheap.
+constexpr char kKernelFile[] = "the kernel";
 
 absl::Status Bad(absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("the kernel cannot be booted: ", why));
@@ -38,20 +38,6 @@ absl::StatusOr<uint64_t> FileSize(int fd, absl::string_view name) {
   return static_cast<uint64_t>(info.st_size);
 }
 
-// Fills `to` from `offset`; the file may have shrunk since its size was asked.
-absl::Status ReadAt(int fd, uint64_t offset, iovec to) {
-  auto* data = static_cast<uint8_t*>(to.iov_base);
-  for (size_t done = 0; done < to.iov_len;) {
-    const ssize_t count =
-        pread(fd, data + done, to.iov_len - done, static_cast<off_t>(offset + done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return ErrnoStatus("pread");
-    if (count == 0) return absl::InvalidArgumentError("the file is truncated");
-    done += static_cast<size_t>(count);
-  }
-  return absl::OkStatus();
-}
-
 // Puts the file's bytes from `offset` to `to`, which is fresh guest memory. Whole pages are mapped,
 // privately, where the alignment allows it: nothing is copied, VMs share the pages they do not
 // write, and what the guest never touches is never read. The file must therefore stay as it is
@@ -65,12 +51,12 @@ absl::Status Place(int fd, uint64_t offset, iovec to) {
   if ((offset + head) % kPageBytes != 0 || whole < kMinMappedBytes ||
       mmap(data + head, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
            static_cast<off_t>(offset + head)) == MAP_FAILED) {
-    return ReadAt(fd, offset, to);
+    return ReadAt(fd, offset, to, kKernelFile);
   }
   madvise(data + head, whole, MADV_DONTDUMP);  // As the rest of guest memory; advice only.
-  RETURN_IF_ERROR(ReadAt(fd, offset, {data, head}));
+  RETURN_IF_ERROR(ReadAt(fd, offset, {data, head}, kKernelFile));
   const uint64_t tail = head + whole;
-  return ReadAt(fd, offset + tail, {data + tail, to.iov_len - tail});
+  return ReadAt(fd, offset + tail, {data + tail, to.iov_len - tail}, kKernelFile);
 }
 
 bool InFile(uint64_t offset, uint64_t size, uint64_t file_size) {
@@ -80,7 +66,7 @@ bool InFile(uint64_t offset, uint64_t size, uint64_t file_size) {
 absl::StatusOr<std::vector<Elf64_Phdr>> ReadProgramHeaders(int fd, uint64_t file_size) {
   Elf64_Ehdr header{};
   if (file_size < sizeof(header)) return Bad("it is shorter than an ELF header");
-  RETURN_IF_ERROR(ReadAt(fd, 0, {&header, sizeof(header)}));
+  RETURN_IF_ERROR(ReadAt(fd, 0, {&header, sizeof(header)}, kKernelFile));
   if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) {
     return Bad("it is not an ELF file (a vmlinux is needed, not a bzImage)");
   }
@@ -97,7 +83,7 @@ absl::StatusOr<std::vector<Elf64_Phdr>> ReadProgramHeaders(int fd, uint64_t file
   if (!InFile(header.e_phoff, bytes, file_size)) {
     return Bad("it is truncated: its program headers lie behind its end");
   }
-  RETURN_IF_ERROR(ReadAt(fd, header.e_phoff, {headers.data(), bytes}));
+  RETURN_IF_ERROR(ReadAt(fd, header.e_phoff, {headers.data(), bytes}, kKernelFile));
   return headers;
 }
 
@@ -168,7 +154,7 @@ absl::StatusOr<uint64_t> ReadEntryPoint(int fd, const std::vector<Elf64_Phdr>& h
       return Bad("it is truncated: its notes lie behind its end");
     }
     std::vector<uint8_t> notes(header.p_filesz);
-    RETURN_IF_ERROR(ReadAt(fd, header.p_offset, {notes.data(), notes.size()}));
+    RETURN_IF_ERROR(ReadAt(fd, header.p_offset, {notes.data(), notes.size()}, kKernelFile));
     const auto entry = FindEntryNote(notes, header.p_align == 8 ? 8 : 4);
     if (entry.has_value()) return *entry;
   }
@@ -208,8 +194,7 @@ absl::StatusOr<LoadedInitrd> LoadInitrd(int fd, const GuestMemory& memory, uint6
     return absl::InvalidArgumentError(absl::StrCat("the initial RAM disk of ", size,
                                                    " bytes does not fit in the guest's memory"));
   }
-  const absl::Status read = ReadAt(fd, 0, span->iov());
-  if (!read.ok()) return Annotate(read, "reading the initial RAM disk");
+  RETURN_IF_ERROR(ReadAt(fd, 0, span->iov(), "the initial RAM disk"));
   return LoadedInitrd{address, size};
 }
 
