@@ -6,6 +6,7 @@
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -26,10 +27,18 @@ namespace hearth::agent {
 namespace {
 
 constexpr char kPortName[] = "agent";
+// By itself Linux waits two. The host's listener takes part at once, so only a busy machine takes
+// long; and to the host, which may have accepted it, a connection given up looks like a lost one.
+constexpr time_t kConnectSeconds = 10;
 
 absl::StatusOr<UniqueFd> ConnectVsock() {
   UniqueFd socket(::socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) return ErrnoStatus("make a vsock socket");
+  const timeval patience = {kConnectSeconds, 0};
+  if (setsockopt(socket.get(), AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience,
+                 sizeof(patience)) != 0) {
+    return ErrnoStatus("set how long a vsock may take to connect");
+  }
   sockaddr_vm address = {};
   address.svm_family = AF_VSOCK;
   address.svm_cid = VMADDR_CID_HOST;

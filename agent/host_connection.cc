@@ -111,7 +111,7 @@ void HostConnection::DialLater() {
   });
 }
 
-// Five system calls until Hello is written: the first bytes that a restored guest sends. While the
+// Six system calls until Hello is written: the first bytes that a restored guest sends. While the
 // socket blocks, writing to a virtio-serial port waits for the host to open its end.
 absl::Status HostConnection::DialOnce() {
   ASSIGN_OR_RETURN(UniqueFd socket, dial_());

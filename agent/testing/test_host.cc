@@ -14,6 +14,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,7 @@ void TestHost::Step() {
   if ((poll_fd.revents & (POLLIN | POLLHUP)) == 0) return;
   std::array<char, 65536> buffer;
   const ssize_t got = read(connection_.get(), buffer.data(), buffer.size());
+  INFO((got == 0 ? "the agent closed the connection" : strerror(errno)));
   REQUIRE(got > 0);
   const absl::Status status = mux_.Receive({buffer.data(), static_cast<size_t>(got)});
   INFO(status.ToString());

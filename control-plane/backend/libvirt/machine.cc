@@ -167,8 +167,8 @@ void Machine::Save(uint64_t id, const vmm::v1::SaveMachine& request, std::vector
 }
 
 void Machine::OnAgent(UniqueFd connection) {
-  if (state_ == State::kEnding || agent_ || agent_sent_) return;
-  agent_ = std::move(connection);
+  if (state_ == State::kEnding || agent_sent_) return;
+  agent_ = std::move(connection);  // One that has dialled again has given the former up.
   if (state_ == State::kStarted) SendAgent();
 }
 
