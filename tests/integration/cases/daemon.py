@@ -4,8 +4,10 @@ again when it is back. The daemon is the case's own; qemu:///system is the path 
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
@@ -22,6 +24,7 @@ SOCKET = Path("/run/libvirt/libvirt-sock")
 # Each is empty for the case; below them the daemon keeps all it has.
 FOLDERS = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt")
 CACHE = Path("/var/cache/libvirt")
+KVM = Path("/dev/kvm")
 URI = "--uri=qemu:///system"
 # hearth-libvirt gives a daemon 20 s to answer (docs/libvirt.md), and hearthd tries twice, to restore and to boot; the rest
 # is for a busy machine.
@@ -116,6 +119,16 @@ class Libvirtd:
             subprocess.run(["umount", "--lazy", str(place)], check=True)
         (self._drivers / "libvirt_driver_qemu.so").unlink()
         self._drivers.rmdir()
+
+    def let_open_kvm(self, user):
+        """As udev has it on an operator's machine, by a group. A libvirt that has found KVM in QEMU, but not open to QEMU's
+        user, takes what it has found for outdated, and asks QEMU anew at each step."""
+        if KVM.exists():
+            node = Path("/etc/libvirt/kvm")
+            os.mknod(node, 0o600 | stat.S_IFCHR, KVM.stat().st_rdev)
+            shutil.chown(node, user)
+            subprocess.run(["mount", "--bind", node, KVM], check=True)
+            self._mounted.append(KVM)
 
     def start(self):
         with open(self._cache.parent / "libvirtd.log", "ab") as log:
@@ -298,6 +311,7 @@ def foreign(world):
 @case("daemon: as an operator has it, QEMU is libvirt-qemu and gets what it needs; saved, restored, nothing is left", "libvirt")
 def operators(world):
     with Libvirtd(world, OPERATORS_CONFIGURATION) as daemon:
+        daemon.let_open_kvm("libvirt-qemu")
         daemon.start()
         with with_daemon(world) as hearth:
             hearth.deploy("echo")
