@@ -159,7 +159,7 @@ TEST_CASE("working set: a block that cannot be read is refused") {
   CHECK(OwnDenseBlocks(*memory, -1, runs, holes).message().find("memory file") !=
         std::string::npos);
   const UniqueFd empty(memfd_create("hearth-test", MFD_CLOEXEC));
-  CHECK(absl::IsInvalidArgument(OwnDenseBlocks(*memory, empty.get(), runs, holes)));
+  CHECK(absl::IsDataLoss(OwnDenseBlocks(*memory, empty.get(), runs, holes)));
 }
 
 TEST_CASE("working set: a pagemap that is none yields a status") {
